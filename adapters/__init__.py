@@ -1,0 +1,1 @@
+"""Pillar: one file per agency, translating between its native format and canonical messages."""

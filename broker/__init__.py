@@ -1,0 +1,1 @@
+"""Pillar: moves messages durably and knows nothing of what is inside."""

@@ -1,0 +1,1 @@
+"""Top floor: the door, the story and the window; the only place that knows everything."""

@@ -1,0 +1,1 @@
+"""Ground floor: what is said between agencies. Imports nothing of ours."""

@@ -1,0 +1,370 @@
+"""The catalogue of message types: a JSON Schema 2020-12 per type and major version, every property classified.
+
+The schema carries the classification: `x-data-class` names the data class of a property (or, by the role of the person it is about,
+several), `x-about` says whose it is, `x-reduced` that it stays in the class's reduced view, `x-locates` that it reveals a place, `x-free-text` that
+a person wrote it. Whatever stands below a classified property has that class. A schema with an unclassified property does not load.
+
+Two validators read the same files: jsonschema-rs accepts or rejects (4 µs a message), jsonschema explains a rejection by JSON Pointer.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import jsonschema_rs
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from schemas.classes import CASE, CLASSES, ROLES, Facet
+from schemas.clock import NEW_ZEALAND, instant_of
+from schemas.errors import BadCatalogue, InvalidMessage, Problem, UnknownType
+from schemas.identifiers import NHI, is_nhi
+
+MAX_DEPTH = 24
+_CLOCK_SKEW = timedelta(minutes=5)  # agencies' clocks differ; more than this is a date in the future
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A classified property: its facet for the role of the person it is about. *identifiers* marks an ID-XREF value,
+    *person_ref* a reference to a person of the same message."""
+
+    facets: Mapping[str, Facet]
+    reduced: bool = False
+    identifiers: bool = False
+    person_ref: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An object, or an array of objects, with classified properties below.
+
+    *about* is "" (as above), "self" (the object is a person and has `ref` and `role`) or the property that holds the reference of the person.
+    """
+
+    children: Mapping[str, "Leaf | Branch"]
+    array: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageType:
+    """One published type. *audience* is `table` (every party at the case's table is considered) or `addressee` (only `data.to`)."""
+
+    name: str
+    title: str
+    audience: str
+    purpose: str
+    opens_case: bool
+    shape: Branch
+    schema_id: str
+    accepts: Any
+    schema: Mapping[str, Any]
+
+
+class Catalogue:
+    """All published message types, loaded and checked once."""
+
+    def __init__(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
+        """*documents*: file name without `.json` → schema. Raises `BadCatalogue` naming the file and the property."""
+        self._registry: Registry[Any] = Registry().with_resources(
+            (str(d["$id"]), Resource.from_contents(d, default_specification=DRAFT202012)) for d in documents.values()
+        )
+        rust = jsonschema_rs.Registry([(str(d["$id"]), dict(d)) for d in documents.values()])
+        self._rust = rust
+        self._types: dict[str, MessageType] = {}
+        for name, document in sorted(documents.items()):
+            try:
+                jsonschema.Draft202012Validator.check_schema(document)
+            except jsonschema.SchemaError as error:
+                raise BadCatalogue(f"{name}: not a JSON Schema: {error.message}") from error
+            if name.split(".")[0] in ("common", "envelope"):
+                continue
+            event, _, version = name.rpartition(".")
+            shape = self._shape(document, name, str(document["$id"]))
+            if not isinstance(shape, Branch):
+                raise BadCatalogue(f"{name}: data must be an object")
+            self._types[f"nz.isr.{event}.{version}"] = MessageType(
+                name=f"nz.isr.{event}.{version}",
+                title=str(document["title"]),
+                audience=_one_of(document, "x-audience", ("table", "addressee"), name),
+                purpose=str(document["x-purpose"]),
+                opens_case=bool(document.get("x-opens-case", False)),
+                shape=shape,
+                schema_id=str(document["$id"]),
+                accepts=self._fast(document),
+                schema=document,
+            )
+        self._envelope = documents["envelope.v1"]
+        self._accepts_envelope = self._fast(self._envelope)
+
+    def _fast(self, document: Mapping[str, Any]) -> Any:
+        return jsonschema_rs.Draft202012Validator(dict(document), validate_formats=True, registry=self._rust)
+
+    def __iter__(self) -> Iterator[MessageType]:
+        return iter(self._types.values())
+
+    def __getitem__(self, name: str) -> MessageType:
+        """The type *name*; raises `UnknownType`."""
+        try:
+            return self._types[name]
+        except KeyError:
+            raise UnknownType(
+                "the message's type is not published",
+                Problem("/type", "no schema for this type and major version", "see the list of types in docs/messages.md"),
+            ) from None
+
+    def validate(self, message: Any, now: datetime) -> MessageType:
+        """The type of *message* (decoded JSON), when envelope and data meet their schemas and their references hold.
+
+        Raises `InvalidMessage` with one `Problem` per finding, or `UnknownType`. Findings name places and rules, never values.
+        """
+        if not isinstance(message, dict):
+            raise InvalidMessage("a message is a JSON object", Problem("", "not a JSON object", "send a CloudEvents 1.0 object"))
+        if not self._accepts_envelope.is_valid(message):
+            raise InvalidMessage("the envelope is not valid", *self._explain(self._envelope, message, ""))
+        kind = self[message["type"]]
+        data = message["data"]
+        if not kind.accepts.is_valid(data):
+            raise InvalidMessage("the data is not valid", *self._explain(kind.schema, data, "/data"))
+        problems = list(_references(data))
+        self._dates(kind.schema, data, "/data", now, problems)
+        if instant_of(message["time"]) > now + _CLOCK_SKEW:
+            problems.append(Problem("/time", "lies in the future", "send the time at which it happened"))
+        if problems:
+            raise InvalidMessage("the data contradicts itself", *problems)
+        return kind
+
+    def _explain(self, schema: Mapping[str, Any], value: Any, prefix: str) -> list[Problem]:
+        validator = jsonschema.Draft202012Validator(
+            schema, registry=self._registry, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+        )
+        found = sorted(validator.iter_errors(value), key=lambda e: (len(e.absolute_path), str(e.json_path)))
+        problems: list[Problem] = []
+        for error in found[:20]:
+            pointer = prefix + "".join(f"/{str(p).replace('~', '~0').replace('/', '~1')}" for p in error.absolute_path)
+            problems.extend(_problem(error, pointer))
+        # The fast validator asserts every format; the explaining one only those it has code for.
+        return problems or [Problem(prefix, "does not meet the schema", "compare it with the published example of its type")]
+
+    def _dates(
+        self, schema: Mapping[str, Any], value: Any, pointer: str, now: datetime, problems: list[Problem]
+    ) -> None:
+        """Walks *value* beside *schema* for `x-not-future`, which JSON Schema cannot say."""
+        for where, step, text in _past_dates(value, self._past_paths(schema["$id"])):
+            late = (
+                date.fromisoformat(text) > now.astimezone(NEW_ZEALAND).date()
+                if step == "date"
+                else instant_of(text) > now + _CLOCK_SKEW
+            )
+            if late:
+                problems.append(Problem(pointer + where, "lies in the future", "send the date at which it happened"))
+
+    @cache  # noqa: B019  # a catalogue lives as long as the process
+    def _past_paths(self, schema_id: str) -> dict[str, Any]:
+        schema, _ = self._resolve({"$ref": schema_id}, schema_id)
+        found = self._past(schema, schema_id)
+        return found if isinstance(found, dict) else {}
+
+    def _past(self, schema: Mapping[str, Any], base: str) -> Any:
+        schema, base = self._resolve(schema, base)
+        if schema.get("x-not-future"):
+            return "date" if schema.get("format") == "date" else "instant"
+        if "items" in schema:
+            inner = self._past(schema["items"], base)
+            return [inner] if inner else None
+        inside = {k: found for k, s in schema.get("properties", {}).items() if (found := self._past(s, base))}
+        return inside or None
+
+    def _resolve(self, schema: Mapping[str, Any], base: str) -> tuple[dict[str, Any], str]:
+        """*schema* with `$ref` followed; keywords beside a `$ref` stay, as in 2020-12."""
+        merged = dict(schema)
+        while "$ref" in merged:
+            resolved = self._registry.resolver(base_uri=base).lookup(merged.pop("$ref"))
+            base = resolved.resolver._base_uri or base
+            merged = {**resolved.contents, **merged}
+        return merged, base
+
+    def _shape(self, raw: Mapping[str, Any], where: str, base: str) -> Leaf | Branch:
+        schema, base = self._resolve(raw, base)
+        if _has_number(schema):
+            raise BadCatalogue(f"{where}: floating numbers have no canonical bytes; use an integer")
+        if "x-data-class" in schema:
+            return self._leaf(schema, where, base)
+        if "items" in schema:
+            inner = self._shape(schema["items"], where + "[]", base)
+            if isinstance(inner, Branch):
+                return Branch(inner.children, array=True, about=inner.about)
+        if "properties" in schema:
+            if schema.get("unevaluatedProperties", True) is not False:
+                raise BadCatalogue(f"{where}: must say unevaluatedProperties: false")
+            children = {n: self._shape(s, f"{where}.{n}", base) for n, s in schema["properties"].items()}
+            about = str(schema.get("x-about", ""))
+            if about and about != "self" and about not in children:
+                raise BadCatalogue(f"{where}: x-about names {about}, which is no property of it")
+            if about == "self" and not {"ref", "role"} <= set(children):
+                raise BadCatalogue(f"{where}: a person needs ref and role")
+            return Branch(children, about=about)
+        raise BadCatalogue(f"{where}: has no x-data-class; classify it, or nobody may ever receive it")
+
+    def _leaf(self, schema: Mapping[str, Any], where: str, base: str) -> Leaf:
+        named = schema["x-data-class"]
+        by_role = {role: named for role in (CASE, *ROLES)} if isinstance(named, str) else {
+            role: named.get(role, named.get("*")) for role in (CASE, *ROLES)
+        }
+        for name in by_role.values():
+            if name not in CLASSES:
+                raise BadCatalogue(f"{where}: {name} is not a data class")
+        text, locates = bool(schema.get("x-free-text")), bool(schema.get("x-locates"))
+        inner, _ = self._resolve(schema.get("items", {}), base)
+        return Leaf(
+            facets={role: Facet(n, locates or CLASSES[n].locates, text) for role, n in by_role.items()},
+            reduced=bool(schema.get("x-reduced")),
+            identifiers=bool(schema.get("x-identifier") or inner.get("x-identifier")),
+            person_ref=bool(schema.get("x-person-ref") or inner.get("x-person-ref")),
+        )
+
+
+def holdings(shape: Branch, data: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, set[Facet]]]:
+    """Who is in *data* and what it says about each: (ref → role, ref or "" for the case → facets present)."""
+    roles = {p["ref"]: p["role"] for p in data.get("people", ())}
+    present: dict[str, set[Facet]] = {"": set(), **{ref: set() for ref in roles}}
+    _collect(shape, data, "", roles, present)
+    return roles, present
+
+
+def _collect(branch: Branch, value: Any, ref: str, roles: dict[str, str], present: dict[str, set[Facet]]) -> None:
+    for item in value if branch.array else (value,):
+        whose = about_whom(branch, item, ref)
+        role = roles.get(whose, CASE)
+        facets = present.setdefault(whose, set())
+        for name, inner in item.items():
+            child = branch.children[name]
+            if isinstance(child, Leaf):
+                facets.add(child.facets[role])
+            else:
+                _collect(child, inner, whose, roles, present)
+
+
+def about_whom(branch: Branch, item: Mapping[str, Any], above: str) -> str:
+    """The ref of the person that *item* is about; *above* when it does not say."""
+    if not branch.about:
+        return above
+    return str(item["ref"] if branch.about == "self" else item.get(branch.about, above))
+
+
+def _references(data: Mapping[str, Any]) -> Iterator[Problem]:
+    """Refs are unique, every reference points at a person of the message, identifiers are well formed."""
+    people = data.get("people", ())
+    refs: set[str] = set()
+    for i, person in enumerate(people):
+        if person["ref"] in refs:
+            yield Problem(f"/data/people/{i}/ref", "is used twice", "give every person of the message a ref of its own")
+        refs.add(person["ref"])
+    yield from _walk_references(data, "/data", refs)
+
+
+_REFERRING = frozenset(
+    {"person", "child", "to", "statedBy", "boundPerson", "restrained", "protected", "livesWith", "representative"}
+)
+
+
+def _walk_references(value: Any, pointer: str, refs: set[str]) -> Iterator[Problem]:
+    if isinstance(value, dict):
+        if value.get("system") == NHI and "value" in value and not is_nhi(value["value"]):
+            yield Problem(
+                f"{pointer}/value", "is not an NHI number", "check the check character (HISO 10046, modulus 11 or 23)"
+            )
+        for key, item in value.items():
+            if key in _REFERRING and pointer != "/data":
+                for one in item if isinstance(item, list) else (item,):
+                    if isinstance(one, str) and one not in refs:
+                        yield Problem(f"{pointer}/{key}", "refers to nobody in people", "use the ref of a person in people")
+            elif isinstance(item, dict | list):
+                yield from _walk_references(item, f"{pointer}/{key}", refs)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            if isinstance(item, dict | list):
+                yield from _walk_references(item, f"{pointer}/{i}", refs)
+
+
+def _past_dates(value: Any, paths: Any) -> Iterator[tuple[str, str, str]]:
+    if isinstance(paths, str):
+        yield "", paths, value
+    elif isinstance(paths, list):
+        for i, item in enumerate(value):
+            for where, step, text in _past_dates(item, paths[0]):
+                yield f"/{i}{where}", step, text
+    elif isinstance(value, dict):
+        for key, inner in paths.items():
+            if key in value:
+                for where, step, text in _past_dates(value[key], inner):
+                    yield f"/{key}{where}", step, text
+
+
+_SAY = {
+    "required": ("lacks a required property", "add it"),
+    "enum": ("is not one of the allowed codes", "use a code of its list"),
+    "const": ("must have its fixed value", "send the fixed value"),
+    "pattern": ("does not have the required form", "see the pattern in the schema"),
+    "format": ("does not have the required format", "dates are YYYY-MM-DD, instants RFC 3339 with an offset"),
+    "type": ("has the wrong JSON type", "see the type in the schema"),
+    "maxLength": ("is too long", "shorten it"),
+    "minLength": ("is empty", "leave it out or fill it"),
+    "maxItems": ("has too many items", "send fewer, in several messages"),
+    "minItems": ("has too few items", "add what is missing"),
+    "minimum": ("is too small", "see the range in the schema"),
+    "maximum": ("is too large", "see the range in the schema"),
+}
+
+
+def _problem(error: jsonschema.ValidationError, pointer: str) -> Iterator[Problem]:
+    keyword = str(error.validator)
+    if keyword == "required":
+        missing = [n for n in error.validator_value if n not in error.instance]  # names of the schema, not of the input
+        for name in missing:
+            yield Problem(f"{pointer}/{name}", "is required and missing", "add it")
+    elif keyword in ("unevaluatedProperties", "additionalProperties"):
+        known = set(error.schema.get("properties", {}))
+        for name in sorted(set(error.instance) - known):
+            # A property name is the sender's vocabulary, yet a broken sender may put a value there: show it only when it looks like a name.
+            shown = name if name.isascii() and name.isidentifier() and len(name) <= 40 else "(unreadable name)"
+            yield Problem(f"{pointer}/{shown}", "is not a property of this message", "remove it, or ask for a new version of the type")
+    else:
+        detail, fix = _SAY.get(keyword, ("does not meet the schema", "see the schema"))
+        if keyword == "enum":
+            fix = "use one of: " + ", ".join(str(v) for v in error.validator_value[:20])
+        yield Problem(pointer, detail, fix)
+
+
+def _has_number(schema: Mapping[str, Any]) -> bool:
+    kind = schema.get("type")
+    return kind == "number" or (isinstance(kind, list) and "number" in kind)
+
+
+def _one_of(document: Mapping[str, Any], key: str, allowed: tuple[str, ...], name: str) -> str:
+    value = str(document.get(key))
+    if value not in allowed:
+        raise BadCatalogue(f"{name}: {key} must be one of {', '.join(allowed)}")
+    return value
+
+
+@cache
+def published() -> Catalogue:
+    """The catalogue of the schemas that come with the hub."""
+    folder = files("schemas") / "messages"
+    return Catalogue(
+        {
+            entry.name.removesuffix(".json"): json.loads(entry.read_text(encoding="utf-8"))
+            for entry in folder.iterdir()
+            if entry.name.endswith(".json")
+        }
+    )
+
+
+__all__ = ["Branch", "Catalogue", "Leaf", "MessageType", "about_whom", "holdings", "published"]

@@ -1,0 +1,62 @@
+"""The database handle: one engine for SQLite (embedded) or PostgreSQL (real), and the types the tables share.
+
+The tables themselves are declared beside the module that owns them, on this module's `metadata`.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+# SQLite's rowid is a 64-bit integer only under the exact type name INTEGER.
+BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+
+def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
+    """An engine on *url*.
+
+    SQLite is opened in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Every transaction takes the write
+    lock at its start, because a read that is later upgraded fails at once when another writer came between. Deleted content is
+    overwritten, since it may be somebody's address.
+    PostgreSQL gets lock and statement timeouts, so that a stuck peer becomes an error and not a silence.
+    """
+    if url.startswith("sqlite"):
+        engine = sa.create_engine(url, connect_args={"timeout": lock_timeout_seconds, "check_same_thread": False})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediate)
+        return engine
+    milliseconds = int(lock_timeout_seconds * 1000)
+    return sa.create_engine(
+        url,
+        pool_pre_ping=True,
+        connect_args={"options": f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds * 6}"},
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver must not begin on its own: _begin_immediate does
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    reading = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def reading(engine: sa.Engine) -> sa.Engine:
+    """*engine* for transactions that only read; on SQLite they then never wait for a writer."""
+    return engine.execution_options(reading=True)

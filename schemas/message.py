@@ -1,0 +1,158 @@
+"""A message: a CloudEvents 1.0 event in structured JSON, unique by `source` and `id`.
+
+Ids come from what the sender calls the event (`identity`), so sending something twice gives one message. `correlationid` is the hub's name of
+the case, `causationid` the id of the message that this one answers.
+"""
+
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from schemas.canonical import canonical_trusted, digest, nfc
+from schemas.catalogue import MAX_DEPTH
+from schemas.clock import rfc3339
+from schemas.errors import InvalidMessage, Problem, TooLarge
+
+MAX_BYTES = 1_048_576  # the largest real message, an episode with sixty people and a long narrative, is under 200 KB
+CONTENT_TYPE = "application/cloudevents+json"
+_NAMESPACE = uuid.UUID("5d1d9d6e-5f0c-5b0e-9d6e-6f1b0a5a7e11")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message. *data* is plain JSON; *time* is RFC 3339. A message is never changed: `dataclasses.replace` it."""
+
+    source: str  # the party, without `urn:isr:`
+    id: str
+    type: str
+    time: str
+    data: dict[str, Any]
+    correlationid: str | None = None
+    causationid: str | None = None
+    origin: str | None = None  # on a disclosure: the agency it came from
+
+    def to_json(self) -> dict[str, Any]:
+        """The CloudEvents object."""
+        event: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": self.id,
+            "source": f"urn:isr:{self.source}",
+            "type": self.type,
+            "time": self.time,
+            "datacontenttype": "application/json",
+            "data": self.data,
+        }
+        for name in ("correlationid", "causationid", "origin"):
+            if (value := getattr(self, name)) is not None:
+                event[name] = value
+        return event
+
+    def encode(self) -> bytes:
+        """Structured-mode bytes."""
+        return orjson.dumps(self.to_json())
+
+    def body_digest(self) -> bytes:
+        """SHA-256 over what the message says, without `time`: equal for the same event sent again."""
+        said = [self.source, self.id, self.type, self.correlationid, self.causationid, self.data]
+        return digest(canonical_trusted(said))
+
+    @classmethod
+    def from_json(cls, event: dict[str, Any]) -> "Message":
+        """The message of a CloudEvents object that the catalogue has validated."""
+        return cls(
+            source=event["source"].removeprefix("urn:isr:"),
+            id=event["id"],
+            type=event["type"],
+            time=event["time"],
+            data=event["data"],
+            correlationid=event.get("correlationid"),
+            causationid=event.get("causationid"),
+            origin=event.get("origin"),
+        )
+
+
+def decode(raw: bytes) -> Any:
+    """The JSON value in *raw*, its text in NFC.
+
+    Raises `TooLarge` beyond 1 MiB or 24 levels, `InvalidMessage` for anything that is not one UTF-8 JSON value or that repeats a key:
+    two readers could take different ones.
+    """
+    if len(raw) > MAX_BYTES:
+        raise TooLarge("the body is too large", Problem("", f"has {len(raw)} bytes", f"send at most {MAX_BYTES} bytes a message"))
+    if _depth(raw) > MAX_DEPTH:
+        raise TooLarge("the body is too deeply nested", Problem("", f"more than {MAX_DEPTH} levels", "send the published shape"))
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidMessage("the body is not UTF-8", Problem("", f"byte {error.start} is not UTF-8", "encode as UTF-8")) from None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise InvalidMessage(
+            "the body is not JSON", Problem("", f"line {error.lineno}, column {error.colno}: {error.msg}", "send one JSON object")
+        ) from None
+    return nfc(value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise InvalidMessage("the body repeats a key", Problem("", "an object has the same key twice", "send every key once"))
+    return found
+
+
+def _no_constant(_: str) -> Any:
+    raise InvalidMessage("the body is not JSON", Problem("", "NaN and Infinity are not JSON", "send an integer"))
+
+
+def _depth(raw: bytes) -> int:
+    """The deepest nesting of brackets in *raw*, found without recursion so that nesting cannot exhaust the stack."""
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return 0
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in raw:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in (0x5B, 0x7B):
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > MAX_DEPTH:
+                return deepest
+        elif byte in (0x5D, 0x7D):
+            depth -= 1
+    return deepest
+
+
+def identity(source: str, native_key: str) -> str:
+    """The id of the message that *source* calls *native_key*: the same key always gives the same id (RFC 9562 version 5).
+
+    The key must be the sender's name for the event (control id, event number with revision), never a person's identifier.
+    """
+    return str(uuid.uuid5(_NAMESPACE, f"{source}\n{native_key}"))
+
+
+def new_message(
+    source: str, event: str, data: dict[str, Any], *, key: str, at: datetime, case: str | None = None, cause: str | None = None
+) -> Message:
+    """A message of *source* of type `nz.isr.<event>.v1`, named by the sender's *key*, that happened *at*."""
+    return Message(
+        source=source,
+        id=identity(source, f"{event}\n{key}"),
+        type=f"nz.isr.{event}.v1",
+        time=rfc3339(at),
+        data=nfc(data),
+        correlationid=case,
+        causationid=cause,
+    )
