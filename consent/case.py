@@ -23,8 +23,9 @@ class PersonInCase:
 
 @dataclass(slots=True)
 class Case:
-    """One case. *assignments* are (party, pseudonym, service): the party works with the person in this case; service is `table` for the core parties
-    of the Safety Assessment Meeting, `asked` for a party that was asked about the person, `task` for a task, or ivs, pos, wsw, lrr."""
+    """One case. *assignments* are (party, pseudonym, service): the party works with the person in this case; service is `table` with pseudonym `*`
+    (everybody in the case) for the core parties of the Safety Assessment Meeting, `asked` for a party that was asked about the person, `task` for a
+    task, or ivs, pos, wsw, lrr."""
 
     id: str
     site: str
@@ -41,7 +42,7 @@ class Case:
 
     def assigned(self, party: str, pseudonym: str) -> bool:
         """Whether *party* works with the person in this case."""
-        return any(p == party and s == pseudonym for p, s, _ in self.assignments)
+        return any(p == party and s in (pseudonym, "*") for p, s, _ in self.assignments)
 
     def shares_household(self, pseudonym: str) -> bool:
         """Whether any place known for this person is also a place known for a victim or child of the case: then the one reveals the other."""

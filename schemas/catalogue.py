@@ -54,12 +54,14 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class MessageType:
-    """One published type. *audience* is `table` (every party at the case's table is considered) or `addressee` (only `data.to`)."""
+    """One published type. *audience* is `table` (every party at the case's table is considered) or `addressee` (only `data.to`); *senders* are
+    the agencies that may send it, or `any`."""
 
     name: str
     title: str
     audience: str
     purpose: str
+    senders: frozenset[str]
     opens_case: bool
     shape: Branch
     schema_id: str
@@ -94,6 +96,7 @@ class Catalogue:
                 title=str(document["title"]),
                 audience=_one_of(document, "x-audience", ("table", "addressee"), name),
                 purpose=str(document["x-purpose"]),
+                senders=frozenset(document["x-senders"]),
                 opens_case=bool(document.get("x-opens-case", False)),
                 shape=shape,
                 schema_id=str(document["$id"]),
