@@ -1,4 +1,5 @@
-"""The case: people, roles, households, assignments, risk and site that belong together. It is all that conditions read.
+"""The case: people, roles, households, assignments, risk and site that belong together. It is all that
+conditions read.
 
 People are pseudonyms here, places are keyed digests: a case says that two people live together, never where.
 """
@@ -12,8 +13,9 @@ RISK_ORDER = {"low": 1, "medium": 2, "high": 3}
 
 @dataclass(slots=True)
 class PersonInCase:
-    """One person: the *roles* ever held in this case (the latest last), every *household* known (keyed digest of an address), the *school* (keyed
-    digest), and the pseudonym of who is named as their *representative*."""
+    """One person: the *roles* ever held in this case (the latest last), every *household* known (keyed digest
+    of an address), the *school* (keyed digest), and the pseudonym of who is named as their *representative*.
+    """
 
     roles: list[str] = field(default_factory=list)
     households: set[str] = field(default_factory=set)
@@ -23,9 +25,11 @@ class PersonInCase:
 
 @dataclass(slots=True)
 class Case:
-    """One case. *assignments* are (party, pseudonym, service): the party works with the person in this case; service is `table` with pseudonym `*`
-    (everybody in the case) for the core parties of the Safety Assessment Meeting, `asked` for a party that was asked about the person, `task` for a
-    task, or ivs, pos, wsw, lrr."""
+    """One case. *assignments* are (party, pseudonym, service): the party works with the person in this case;
+    service is `table` with pseudonym `*` (everybody in the case) for the core parties of the Safety
+    Assessment Meeting, `asked` for a party that was asked about the person, `task` for a task, or ivs, pos,
+    wsw, lrr.
+    """
 
     id: str
     site: str
@@ -45,7 +49,9 @@ class Case:
         return any(p == party and s in (pseudonym, "*") for p, s, _ in self.assignments)
 
     def shares_household(self, pseudonym: str) -> bool:
-        """Whether any place known for this person is also a place known for a victim or child of the case: then the one reveals the other."""
+        """Whether any place known for this person is also a place known for a victim or child of the case:
+        then the one reveals the other.
+        """
         person = self.people.get(pseudonym)
         if person is None:
             return False
@@ -75,7 +81,7 @@ class Case:
         }
 
     @classmethod
-    def from_json(cls, id: str, stored: Mapping[str, Any]) -> "Case":  # noqa: A002  # the field's name
+    def from_json(cls, id: str, stored: Mapping[str, Any]) -> "Case":  # the field's name
         """The stored case."""
         return cls(
             id=id,

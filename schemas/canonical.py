@@ -1,8 +1,9 @@
 """Canonical bytes for hashing (RFC 8785), restricted so that a fast encoder produces exactly them.
 
-RFC 8785 sorts keys by UTF-16 code units and prints numbers as ECMAScript does. With ASCII keys and no floats that is the same as sorted compact
-JSON, which orjson writes 70 times faster than a general implementation. `canonical` therefore refuses floats and non-ASCII keys; the
-tests compare it with an independent RFC 8785 encoder.
+RFC 8785 sorts keys by UTF-16 code units and prints numbers as ECMAScript does. With ASCII keys and no floats
+that is the same as sorted compact JSON, which orjson writes 70 times faster than a general implementation.
+`canonical` therefore refuses floats and non-ASCII keys; the tests compare it with an independent RFC 8785
+encoder.
 """
 
 import hashlib
@@ -15,7 +16,9 @@ _MAX_INT = 2**53 - 1  # RFC 8785 relies on IEEE 754 doubles: a larger integer wo
 
 
 def canonical(value: Any) -> bytes:
-    """RFC 8785 bytes of *value*; raises `ValueError` for floats, integers beyond ±(2^53-1) and non-ASCII keys."""
+    """RFC 8785 bytes of *value*; raises `ValueError` for floats, integers beyond ±(2^53-1) and non-ASCII
+    keys.
+    """
     _admit(value)
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
@@ -35,11 +38,11 @@ def _admit(value: Any) -> None:
         for item in value:
             _admit(item)
     elif isinstance(value, float):
-        raise ValueError("numbers must be integers")  # noqa: TRY004  # one error type for one reason: not canonical
+        raise ValueError("numbers must be integers")  # noqa: TRY004  # one reason, one type
     elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_INT:
         raise ValueError("integers must lie within ±(2^53-1)")
     elif not isinstance(value, str | int | bool | None):
-        raise ValueError(f"{type(value).__name__} has no JSON form")  # noqa: TRY004
+        raise ValueError(f"{type(value).__name__} has no JSON form")
 
 
 def digest(data: bytes) -> bytes:
@@ -48,7 +51,7 @@ def digest(data: bytes) -> bytes:
 
 
 def nfc(value: Any) -> Any:
-    """*value* with every text in Unicode NFC, so that one name has one spelling in bytes (Māori, not Ma\u0304ori)."""
+    """*value* with every text in Unicode NFC, so that one name has one spelling in bytes."""
     if isinstance(value, str):
         return value if value.isascii() else unicodedata.normalize("NFC", value)
     if isinstance(value, dict):

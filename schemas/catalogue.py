@@ -1,10 +1,13 @@
-"""The catalogue of message types: a JSON Schema 2020-12 per type and major version, every property classified.
+"""The catalogue of message types: a JSON Schema 2020-12 per type and major version, every property
+classified.
 
-The schema carries the classification: `x-data-class` names the data class of a property (or, by the role of the person it is about,
-several), `x-about` says whose it is, `x-reduced` that it stays in the class's reduced view, `x-locates` that it reveals a place, `x-free-text` that
-a person wrote it. Whatever stands below a classified property has that class. A schema with an unclassified property does not load.
+The schema carries the classification: `x-data-class` names the data class of a property (or, by the role of
+the person it is about, several), `x-about` says whose it is, `x-reduced` that it stays in the class's reduced
+view, `x-locates` that it reveals a place, `x-free-text` that a person wrote it. Whatever stands below a
+classified property has that class. A schema with an unclassified property does not load.
 
-Two validators read the same files: jsonschema-rs accepts or rejects (4 µs a message), jsonschema explains a rejection by JSON Pointer.
+Two validators read the same files: jsonschema-rs accepts or rejects (4 µs a message), jsonschema explains a
+rejection by JSON Pointer.
 """
 
 import json
@@ -13,7 +16,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import jsonschema_rs
@@ -31,8 +34,9 @@ _CLOCK_SKEW = timedelta(minutes=5)  # agencies' clocks differ; more than this is
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A classified property: its facet for the role of the person it is about. *identifiers* marks an ID-XREF value,
-    *person_ref* a reference to a person of the same message."""
+    """A classified property: its facet by the role of the person it is about. *identifiers* marks an ID-XREF value,
+    *person_ref* a reference to a person of the same message.
+    """
 
     facets: Mapping[str, Facet]
     reduced: bool = False
@@ -44,7 +48,8 @@ class Leaf:
 class Branch:
     """An object, or an array of objects, with classified properties below.
 
-    *about* is "" (as above), "self" (the object is a person and has `ref` and `role`) or the property that holds the reference of the person.
+    *about* is "" (as above), "self" (the object is a person and has `ref` and `role`) or the property that
+    holds the reference of the person.
     """
 
     children: Mapping[str, "Leaf | Branch"]
@@ -54,8 +59,9 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class MessageType:
-    """One published type. *audience* is `table` (every party at the case's table is considered) or `addressee` (only `data.to`); *senders* are
-    the agencies that may send it, or `any`."""
+    """One published type. *audience* is `table` (every party at the case's table is considered) or
+    `addressee` (only `data.to`); *senders* are the agencies that may send it, or `any`.
+    """
 
     name: str
     title: str
@@ -73,9 +79,10 @@ class Catalogue:
     """All published message types, loaded and checked once."""
 
     def __init__(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        """*documents*: file name without `.json` → schema. Raises `BadCatalogue` naming the file and the property."""
+        """*documents*: file name without `.json`, to schema. Raises `BadCatalogue` with file and property."""
         self._registry: Registry[Any] = Registry().with_resources(
-            (str(d["$id"]), Resource.from_contents(d, default_specification=DRAFT202012)) for d in documents.values()
+            (str(d["$id"]), Resource.from_contents(d, default_specification=DRAFT202012))
+            for d in documents.values()
         )
         rust = jsonschema_rs.Registry([(str(d["$id"]), dict(d)) for d in documents.values()])
         self._rust = rust
@@ -119,16 +126,25 @@ class Catalogue:
         except KeyError:
             raise UnknownType(
                 "the message's type is not published",
-                Problem("/type", "no schema for this type and major version", "see the list of types in docs/messages.md"),
+                Problem(
+                    "/type",
+                    "no schema for this type and major version",
+                    "see the list of types in docs/messages.md",
+                ),
             ) from None
 
     def validate(self, message: Any, now: datetime) -> MessageType:
-        """The type of *message* (decoded JSON), when envelope and data meet their schemas and their references hold.
+        """The type of *message* (decoded JSON), when envelope and data meet their schemas and their
+        references hold.
 
-        Raises `InvalidMessage` with one `Problem` per finding, or `UnknownType`. Findings name places and rules, never values.
+        Raises `InvalidMessage` with one `Problem` per finding, or `UnknownType`. Findings name places and
+        rules, never values.
         """
         if not isinstance(message, dict):
-            raise InvalidMessage("a message is a JSON object", Problem("", "not a JSON object", "send a CloudEvents 1.0 object"))
+            raise InvalidMessage(
+                "a message is a JSON object",
+                Problem("", "not a JSON object", "send a CloudEvents 1.0 object"),
+            )
         if not self._accepts_envelope.is_valid(message):
             raise InvalidMessage("the envelope is not valid", *self._explain(self._envelope, message, ""))
         kind = self[message["type"]]
@@ -150,10 +166,14 @@ class Catalogue:
         found = sorted(validator.iter_errors(value), key=lambda e: (len(e.absolute_path), str(e.json_path)))
         problems: list[Problem] = []
         for error in found[:20]:
-            pointer = prefix + "".join(f"/{str(p).replace('~', '~0').replace('/', '~1')}" for p in error.absolute_path)
+            pointer = prefix + "".join(
+                f"/{str(p).replace('~', '~0').replace('/', '~1')}" for p in error.absolute_path
+            )
             problems.extend(_problem(error, pointer))
         # The fast validator asserts every format; the explaining one only those it has code for.
-        return problems or [Problem(prefix, "does not meet the schema", "compare it with the published example of its type")]
+        return list(dict.fromkeys(problems)) or [
+            Problem(prefix, "does not meet the schema", "compare it with the published example of its type")
+        ]
 
     def _dates(
         self, schema: Mapping[str, Any], value: Any, pointer: str, now: datetime, problems: list[Problem]
@@ -166,7 +186,9 @@ class Catalogue:
                 else instant_of(text) > now + _CLOCK_SKEW
             )
             if late:
-                problems.append(Problem(pointer + where, "lies in the future", "send the date at which it happened"))
+                problems.append(
+                    Problem(pointer + where, "lies in the future", "send the date at which it happened")
+                )
 
     @cache  # noqa: B019  # a catalogue lives as long as the process
     def _past_paths(self, schema_id: str) -> dict[str, Any]:
@@ -217,9 +239,11 @@ class Catalogue:
 
     def _leaf(self, schema: Mapping[str, Any], where: str, base: str) -> Leaf:
         named = schema["x-data-class"]
-        by_role = {role: named for role in (CASE, *ROLES)} if isinstance(named, str) else {
-            role: named.get(role, named.get("*")) for role in (CASE, *ROLES)
-        }
+        by_role = (
+            dict.fromkeys((CASE, *ROLES), named)
+            if isinstance(named, str)
+            else {role: named.get(role, named.get("*")) for role in (CASE, *ROLES)}
+        )
         for name in by_role.values():
             if name not in CLASSES:
                 raise BadCatalogue(f"{where}: {name} is not a data class")
@@ -241,7 +265,9 @@ def holdings(shape: Branch, data: Mapping[str, Any]) -> tuple[dict[str, str], di
     return roles, present
 
 
-def _collect(branch: Branch, value: Any, ref: str, roles: dict[str, str], present: dict[str, set[Facet]]) -> None:
+def _collect(
+    branch: Branch, value: Any, ref: str, roles: dict[str, str], present: dict[str, set[Facet]]
+) -> None:
     for item in value if branch.array else (value,):
         whose = about_whom(branch, item, ref)
         role = roles.get(whose, CASE)
@@ -267,13 +293,25 @@ def _references(data: Mapping[str, Any]) -> Iterator[Problem]:
     refs: set[str] = set()
     for i, person in enumerate(people):
         if person["ref"] in refs:
-            yield Problem(f"/data/people/{i}/ref", "is used twice", "give every person of the message a ref of its own")
+            yield Problem(
+                f"/data/people/{i}/ref", "is used twice", "give every person of the message a ref of its own"
+            )
         refs.add(person["ref"])
     yield from _walk_references(data, "/data", refs)
 
 
 _REFERRING = frozenset(
-    {"person", "child", "to", "statedBy", "boundPerson", "restrained", "protected", "livesWith", "representative"}
+    {
+        "person",
+        "child",
+        "to",
+        "statedBy",
+        "boundPerson",
+        "restrained",
+        "protected",
+        "livesWith",
+        "representative",
+    }
 )
 
 
@@ -281,13 +319,19 @@ def _walk_references(value: Any, pointer: str, refs: set[str]) -> Iterator[Probl
     if isinstance(value, dict):
         if value.get("system") == NHI and "value" in value and not is_nhi(value["value"]):
             yield Problem(
-                f"{pointer}/value", "is not an NHI number", "check the check character (HISO 10046, modulus 11 or 23)"
+                f"{pointer}/value",
+                "is not an NHI number",
+                "check the check character (HISO 10046, modulus 11 or 23)",
             )
         for key, item in value.items():
             if key in _REFERRING and pointer != "/data":
                 for one in item if isinstance(item, list) else (item,):
                     if isinstance(one, str) and one not in refs:
-                        yield Problem(f"{pointer}/{key}", "refers to nobody in people", "use the ref of a person in people")
+                        yield Problem(
+                            f"{pointer}/{key}",
+                            "refers to nobody in people",
+                            "use the ref of a person in people",
+                        )
             elif isinstance(item, dict | list):
                 yield from _walk_references(item, f"{pointer}/{key}", refs)
     elif isinstance(value, list):
@@ -327,21 +371,32 @@ _SAY = {
 
 
 def _problem(error: jsonschema.ValidationError, pointer: str) -> Iterator[Problem]:
-    keyword = str(error.validator)
+    keyword, rule, instance = (
+        str(error.validator),
+        cast("Any", error.validator_value),
+        cast("Any", error.instance),
+    )
     if keyword == "required":
-        missing = [n for n in error.validator_value if n not in error.instance]  # names of the schema, not of the input
-        for name in missing:
+        # Names of the schema, not of the input.
+        for name in (n for n in rule if n not in instance):
             yield Problem(f"{pointer}/{name}", "is required and missing", "add it")
     elif keyword in ("unevaluatedProperties", "additionalProperties"):
-        known = set(error.schema.get("properties", {}))
-        for name in sorted(set(error.instance) - known):
-            # A property name is the sender's vocabulary, yet a broken sender may put a value there: show it only when it looks like a name.
-            shown = name if name.isascii() and name.isidentifier() and len(name) <= 40 else "(unreadable name)"
-            yield Problem(f"{pointer}/{shown}", "is not a property of this message", "remove it, or ask for a new version of the type")
+        known = set(cast("Any", error.schema).get("properties", {}))
+        for name in sorted(set(instance) - known):
+            # A property name is the sender's vocabulary, yet a broken sender may put a value there: show it
+            # only when it looks like a name.
+            shown = (
+                name if name.isascii() and name.isidentifier() and len(name) <= 40 else "(unreadable name)"
+            )
+            yield Problem(
+                f"{pointer}/{shown}",
+                "is not a property of this message",
+                "remove it, or ask for a new version of the type",
+            )
     else:
         detail, fix = _SAY.get(keyword, ("does not meet the schema", "see the schema"))
         if keyword == "enum":
-            fix = "use one of: " + ", ".join(str(v) for v in error.validator_value[:20])
+            fix = "use one of: " + ", ".join(str(v) for v in rule[:20])
         yield Problem(pointer, detail, fix)
 
 

@@ -1,7 +1,9 @@
-"""The closed list of data classes: what kinds of fact there are about a family, how sensitive, and which reveal a place.
+"""The closed list of data classes: what kinds of fact there are about a family, how sensitive, and which
+reveal a place.
 
-Every property of every message names one of these. Agreements grant classes, never properties, so a new property is withheld
-until somebody has classified it and somebody has granted its class. Tier 1 (public) to 5 (a life depends on it).
+Every property of every message names one of these. Agreements grant classes, never properties, so a new
+property is withheld until somebody has classified it and somebody has granted its class. Tier 1 (public) to 5
+(a life depends on it).
 """
 
 from dataclasses import dataclass
@@ -24,7 +26,11 @@ class DataClass:
 
 
 _ALL = (
-    DataClass("FRAME", "structure of a message: references, roles, party names; leaves only beside something granted", 1),
+    DataClass(
+        "FRAME",
+        "structure of a message: references, roles, party names; leaves only beside something granted",
+        1,
+    ),
     DataClass("ID-CORE", "name, birth date, gender, ethnicity", 2),
     DataClass("ID-XREF", "an agency's own identifier for a person", 3),
     DataClass("ADDR-V", "where a victim, child or bystander lives", 4, locates=True),
@@ -64,9 +70,11 @@ FRAME = "FRAME"
 
 
 class Facet(NamedTuple):
-    """A data class together with what the guards must know of a property: does it *locate* somebody, is it *free text*.
+    """A data class together with what the guards must know of a property: does it *locate* somebody, is it
+    *free text*.
 
-    One class can have several facets: a child's household is `CHILD-HH`, the child's school is `CHILD-HH` that locates.
+    One class can have several facets: a child's household is `CHILD-HH`, the child's school is `CHILD-HH`
+    that locates.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The only place that asks what time it is.
 
-Everything that needs the time takes a `Clock`, so that a simulated day, a test and production differ in one argument.
-Instants are always aware and in UTC; New Zealand local time exists only at the edges.
+Everything that needs the time takes a `Clock`, so that a simulated day, a test and production differ in one
+argument. Instants are always aware and in UTC; New Zealand local time exists only at the edges.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,9 @@ def utc_now() -> datetime:
 
 
 def rfc3339(instant: datetime) -> str:
-    """*instant* as RFC 3339 in UTC with milliseconds and `Z`; a naive one is refused, because its meaning is a guess."""
+    """*instant* as RFC 3339 in UTC with milliseconds and `Z`; a naive one is refused, because its meaning is
+    a guess.
+    """
     if instant.tzinfo is None:
         raise ValueError("a time without an offset has no instant")
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -24,13 +24,15 @@ BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
     """An engine on *url*.
 
-    SQLite is opened in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Every transaction takes the write
-    lock at its start, because a read that is later upgraded fails at once when another writer came between. Deleted content is
-    overwritten, since it may be somebody's address.
+    SQLite is opened in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Every
+    transaction takes the write lock at its start, because a read that is later upgraded fails at once when
+    another writer came between. Deleted content is overwritten, since it may be somebody's address.
     PostgreSQL gets lock and statement timeouts, so that a stuck peer becomes an error and not a silence.
     """
     if url.startswith("sqlite"):
-        engine = sa.create_engine(url, connect_args={"timeout": lock_timeout_seconds, "check_same_thread": False})
+        engine = sa.create_engine(
+            url, connect_args={"timeout": lock_timeout_seconds, "check_same_thread": False}
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
         return engine

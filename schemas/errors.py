@@ -1,8 +1,8 @@
 """Every error of the hub, in one tree.
 
-A refusal to disclose is a value (`consent.policy.Decision`), never an error. An error says what failed, where in the
-input (a JSON Pointer, or a native position such as `PID-3.1` or `row 7, column PRN`), and what would mend it. It never repeats the
-input: a rejected value may be somebody's address.
+A refusal to disclose is a value (`consent.policy.Decision`), never an error. An error says what failed, where
+in the input (a JSON Pointer, or a native position such as `PID-3.1` or `row 7, column PRN`), and what would
+mend it. It never repeats the input: a rejected value may be somebody's address.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with an input: *pointer* says where, *detail* what, *fix* how to mend it; none holds a value."""
+    """One thing wrong with an input: *pointer* says where, *detail* what, *fix* how to mend it; none holds a
+    value.
+    """
 
     pointer: str
     detail: str

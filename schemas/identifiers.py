@@ -1,7 +1,8 @@
 """Identifiers of people: who issued them, whether they are well formed, and whom they may be given back to.
 
-Information Privacy Principle 13 keeps agencies from sharing one number for a person: the hub gives each agency only the
-identifiers that agency issued. The NHI follows HISO 10046 in both formats; the modulus of the new one is 23 (drafts up to 2022 said 24).
+Information Privacy Principle 13 keeps agencies from sharing one number for a person: the hub gives each
+agency only the identifiers that agency issued. The NHI follows HISO 10046 in both formats; the modulus of the
+new one is 23 (drafts up to 2022 said 24).
 """
 
 import re
@@ -44,7 +45,9 @@ def nhi_check(stem: str) -> str | None:
 
 
 def is_nhi(text: str) -> bool:
-    """Whether *text* is an NHI of either format with a correct check character; it is not stripped or upper-cased here."""
+    """Whether *text* is an NHI of either format with a correct check character; it is not stripped or
+    upper-cased here.
+    """
     if not (_OLD.fullmatch(text) or _NEW.fullmatch(text)):
         return False
     return nhi_check(text[:6]) == text[6]

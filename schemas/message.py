@@ -1,7 +1,7 @@
 """A message: a CloudEvents 1.0 event in structured JSON, unique by `source` and `id`.
 
-Ids come from what the sender calls the event (`identity`), so sending something twice gives one message. `correlationid` is the hub's name of
-the case, `causationid` the id of the message that this one answers.
+Ids come from what the sender calls the event (`identity`), so sending something twice gives one message.
+`correlationid` is the hub's name of the case, `causationid` the id of the message that this one answers.
 """
 
 import json
@@ -17,14 +17,18 @@ from schemas.catalogue import MAX_DEPTH
 from schemas.clock import rfc3339
 from schemas.errors import InvalidMessage, Problem, TooLarge
 
-MAX_BYTES = 1_048_576  # the largest real message, an episode with sixty people and a long narrative, is under 200 KB
+MAX_BYTES = (
+    1_048_576  # the largest real message, an episode with sixty people and a long narrative, is under 200 KB
+)
 CONTENT_TYPE = "application/cloudevents+json"
 _NAMESPACE = uuid.UUID("5d1d9d6e-5f0c-5b0e-9d6e-6f1b0a5a7e11")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. *data* is plain JSON; *time* is RFC 3339. A message is never changed: `dataclasses.replace` it."""
+    """One message. *data* is plain JSON; *time* is RFC 3339. A message is never changed:
+    `dataclasses.replace` it.
+    """
 
     source: str  # the party, without `urn:isr:`
     id: str
@@ -78,22 +82,31 @@ class Message:
 def decode(raw: bytes) -> Any:
     """The JSON value in *raw*, its text in NFC.
 
-    Raises `TooLarge` beyond 1 MiB or 24 levels, `InvalidMessage` for anything that is not one UTF-8 JSON value or that repeats a key:
-    two readers could take different ones.
+    Raises `TooLarge` beyond 1 MiB or 24 levels, `InvalidMessage` for anything that is not one UTF-8 JSON
+    value or that repeats a key: two readers could take different ones.
     """
     if len(raw) > MAX_BYTES:
-        raise TooLarge("the body is too large", Problem("", f"has {len(raw)} bytes", f"send at most {MAX_BYTES} bytes a message"))
+        raise TooLarge(
+            "the body is too large",
+            Problem("", f"has {len(raw)} bytes", f"send at most {MAX_BYTES} bytes a message"),
+        )
     if _depth(raw) > MAX_DEPTH:
-        raise TooLarge("the body is too deeply nested", Problem("", f"more than {MAX_DEPTH} levels", "send the published shape"))
+        raise TooLarge(
+            "the body is too deeply nested",
+            Problem("", f"more than {MAX_DEPTH} levels", "send the published shape"),
+        )
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidMessage("the body is not UTF-8", Problem("", f"byte {error.start} is not UTF-8", "encode as UTF-8")) from None
+        raise InvalidMessage(
+            "the body is not UTF-8", Problem("", f"byte {error.start} is not UTF-8", "encode as UTF-8")
+        ) from None
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise InvalidMessage(
-            "the body is not JSON", Problem("", f"line {error.lineno}, column {error.colno}: {error.msg}", "send one JSON object")
+            "the body is not JSON",
+            Problem("", f"line {error.lineno}, column {error.colno}: {error.msg}", "send one JSON object"),
         ) from None
     return nfc(value)
 
@@ -101,16 +114,22 @@ def decode(raw: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise InvalidMessage("the body repeats a key", Problem("", "an object has the same key twice", "send every key once"))
+        raise InvalidMessage(
+            "the body repeats a key", Problem("", "an object has the same key twice", "send every key once")
+        )
     return found
 
 
 def _no_constant(_: str) -> Any:
-    raise InvalidMessage("the body is not JSON", Problem("", "NaN and Infinity are not JSON", "send an integer"))
+    raise InvalidMessage(
+        "the body is not JSON", Problem("", "NaN and Infinity are not JSON", "send an integer")
+    )
 
 
 def _depth(raw: bytes) -> int:
-    """The deepest nesting of brackets in *raw*, found without recursion so that nesting cannot exhaust the stack."""
+    """The deepest nesting of brackets in *raw*, found without recursion so that nesting cannot exhaust the
+    stack.
+    """
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return 0
     depth = deepest = 0
@@ -136,15 +155,24 @@ def _depth(raw: bytes) -> int:
 
 
 def identity(source: str, native_key: str) -> str:
-    """The id of the message that *source* calls *native_key*: the same key always gives the same id (RFC 9562 version 5).
+    """The id of the message that *source* calls *native_key*: the same key always gives the same id (RFC 9562
+    version 5).
 
-    The key must be the sender's name for the event (control id, event number with revision), never a person's identifier.
+    The key must be the sender's name for the event (control id, event number with revision), never a person's
+    identifier.
     """
     return str(uuid.uuid5(_NAMESPACE, f"{source}\n{native_key}"))
 
 
 def new_message(
-    source: str, event: str, data: dict[str, Any], *, key: str, at: datetime, case: str | None = None, cause: str | None = None
+    source: str,
+    event: str,
+    data: dict[str, Any],
+    *,
+    key: str,
+    at: datetime,
+    case: str | None = None,
+    cause: str | None = None,
 ) -> Message:
     """A message of *source* of type `nz.isr.<event>.v1`, named by the sender's *key*, that happened *at*."""
     return Message(

@@ -1,0 +1,230 @@
+"""Who is who: people are found by an agency's own identifier, else by exact name and birth date, each under a
+private pseudonym.
+
+The hub keeps no register of people. It keeps keyed digests (HMAC-SHA-256) that let it recognise an
+identifier, a name with birth date, or a place it has met before, and each agency's own identifiers, sealed,
+so that an agency can be given back its own and only its own (IPP 13).
+"""
+
+import hmac
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from schemas.database import metadata
+from schemas.identifiers import ISSUERS
+
+person_key = sa.Table(
+    "person_key",
+    metadata,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("pseudonym", sa.String(32), nullable=False),
+)
+person_identifier = sa.Table(
+    "person_identifier",
+    metadata,
+    sa.Column("key", sa.LargeBinary(32), primary_key=True),
+    sa.Column("pseudonym", sa.String(32), nullable=False, index=True),
+    sa.Column("agency", sa.String(40), nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+_CHUNK = 500  # bound parameters a statement, below SQLite's oldest limit of 999
+
+
+class Keys:
+    """The hub's secret (32 bytes) and what is derived from it: digests that nobody without it can recompute
+    or enumerate.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != 32:
+            raise ValueError("the hub's secret has 32 bytes")
+        self._person = _derive(secret, b"person")
+        self._place = _derive(secret, b"place")
+        self._salt = _derive(secret, b"salt")
+        self._seal = AESGCM(_derive(secret, b"seal"))
+
+    def identifier(self, system: str, value: str) -> bytes:
+        """The key under which an identifier is known."""
+        return _mac(self._person, f"id\n{system}\n{value.upper()}")
+
+    def named(self, name: Mapping[str, str], birth_date: str) -> bytes:
+        """The key under which a name with a birth date is known."""
+        return _mac(self._person, f"name\n{fold(name['family'])}\n{fold(name['given'])}\n{birth_date}")
+
+    def pseudonym(self, key: bytes) -> str:
+        """The pseudonym of a person first met under *key*."""
+        return hmac.digest(self._person, b"pseudonym\n" + key, "sha256")[:16].hex()
+
+    def place(self, address: Mapping[str, str]) -> str:
+        """The keyed digest of a place: equal for the same address written differently in case, spacing,
+        macrons or street type.
+        """
+        return _mac(self._place, f"{_street(address['line1'])}\n{fold(address['city'])}").hex()[:32]
+
+    def school(self, school: Mapping[str, str]) -> str:
+        """The keyed digest of a school."""
+        return _mac(self._place, f"school\n{fold(school['name'])}").hex()[:32]
+
+    def salt(self, *parts: str) -> bytes:
+        """The salt of a commitment; giving it away opens that one commitment and no other."""
+        return _mac(self._salt, "\n".join(parts))
+
+    def seal(self, text: str) -> bytes:
+        """*text* encrypted for storage."""
+        nonce = os.urandom(12)
+        return nonce + self._seal.encrypt(nonce, text.encode(), None)
+
+    def unseal(self, sealed: bytes) -> str:
+        """The text in *sealed*."""
+        return self._seal.decrypt(sealed[:12], sealed[12:], None).decode()
+
+
+def _derive(secret: bytes, label: bytes) -> bytes:
+    return hmac.digest(secret, b"isr-hub/" + label, "sha256")
+
+
+def _mac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
+
+
+def fold(text: str) -> str:
+    """*text* for exact comparison of names: case, macrons and runs of space do not distinguish people;
+    hyphens and apostrophes do.
+    """
+    bare = (
+        text
+        if text.isascii()
+        else "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    )
+    return " ".join(bare.casefold().split())
+
+
+_STREET_TYPES = {
+    "st": "street",
+    "rd": "road",
+    "ave": "avenue",
+    "pl": "place",
+    "tce": "terrace",
+    "cres": "crescent",
+    "dr": "drive",
+    "ln": "lane",
+}
+_WORD = re.compile(r"[a-z0-9/]+")
+
+
+def _street(line: str) -> str:
+    return " ".join(_STREET_TYPES.get(word, word) for word in _WORD.findall(fold(line)))
+
+
+class People:
+    """The crosswalk from what agencies call people to the hub's pseudonyms."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def recognise(
+        self, connection: sa.Connection, messages: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
+    ) -> list[dict[str, str]]:
+        """For each (source agency, people) of a batch: ref → pseudonym. New people and new identifiers are
+        stored in the caller's transaction.
+
+        An identifier of the sender's own outranks another agency's, which outranks the name; somebody with
+        none of these is nobody known and gets a pseudonym that nobody can be found by.
+        """
+        wanted = [[self._candidates(agency, person) for person in people] for agency, people in messages]
+        known = self._known(
+            connection, {key for per_message in wanted for keys, _ in per_message for key in keys}
+        )
+        new_keys: dict[bytes, str] = {}
+        new_identifiers: dict[bytes, dict[str, Any]] = {}
+        found: list[dict[str, str]] = []
+        for (_, people), per_message in zip(messages, wanted, strict=True):
+            refs: dict[str, str] = {}
+            for person, (keys, identifiers) in zip(people, per_message, strict=True):
+                pseudonym = next((known[k] for k in keys if k in known), None)
+                if pseudonym is None:
+                    pseudonym = self._keys.pseudonym(keys[0] if keys else os.urandom(32))
+                refs[person["ref"]] = pseudonym
+                for key in keys:
+                    if key not in known:
+                        known[key] = new_keys[key] = pseudonym
+                        if key in identifiers:
+                            new_identifiers[key] = self._sealed(key, pseudonym, *identifiers[key])
+            found.append(refs)
+        if new_keys:
+            connection.execute(
+                sa.insert(person_key), [{"key": k, "pseudonym": p} for k, p in new_keys.items()]
+            )
+        if new_identifiers:
+            connection.execute(sa.insert(person_identifier), list(new_identifiers.values()))
+        return found
+
+    def identifiers_of(
+        self, connection: sa.Connection, pseudonyms: Iterable[str]
+    ) -> dict[str, dict[str, list[dict[str, str]]]]:
+        """pseudonym → issuing agency → that agency's own identifiers ({system, value})."""
+        found: dict[str, dict[str, list[dict[str, str]]]] = {}
+        wanted = sorted(set(pseudonyms))
+        for start in range(0, len(wanted), _CHUNK):
+            rows = connection.execute(
+                sa.select(
+                    person_identifier.c.pseudonym, person_identifier.c.agency, person_identifier.c.sealed
+                ).where(person_identifier.c.pseudonym.in_(wanted[start : start + _CHUNK]))
+            )
+            for pseudonym, agency, sealed in rows:
+                system, value = self._keys.unseal(sealed).split("\n")
+                found.setdefault(pseudonym, {}).setdefault(agency, []).append(
+                    {"system": system, "value": value}
+                )
+        for agencies in found.values():
+            for identifiers in agencies.values():
+                identifiers.sort(key=lambda i: (i["system"], i["value"]))
+        return found
+
+    def _candidates(
+        self, agency: str, person: Mapping[str, Any]
+    ) -> tuple[list[bytes], dict[bytes, tuple[str, str, str]]]:
+        own: list[bytes] = []
+        other: list[bytes] = []
+        identifiers: dict[bytes, tuple[str, str, str]] = {}
+        for identifier in person.get("identifiers", ()):
+            system, value = identifier["system"], identifier["value"]
+            issued_by = ISSUERS[system]
+            key = self._keys.identifier(system, value)
+            # A provider's client numbers are its own: two NGOs may both have a client 17.
+            holder = agency if issued_by == "ngo" else issued_by
+            if issued_by == "ngo":
+                key = self._keys.identifier(f"{system}@{agency}", value)
+            identifiers[key] = (holder, system, value)
+            (own if holder == agency else other).append(key)
+        names = [person["name"]] if "name" in person else []
+        named = (
+            [self._keys.named(name, person["birthDate"]) for name in names] if "birthDate" in person else []
+        )
+        return own + other + named, identifiers
+
+    def _known(self, connection: sa.Connection, keys: set[bytes]) -> dict[bytes, str]:
+        wanted = sorted(keys)
+        known: dict[bytes, str] = {}
+        for start in range(0, len(wanted), _CHUNK):
+            rows = connection.execute(
+                sa.select(person_key.c.key, person_key.c.pseudonym).where(
+                    person_key.c.key.in_(wanted[start : start + _CHUNK])
+                )
+            )
+            known.update((bytes(key), pseudonym) for key, pseudonym in rows)
+        return known
+
+    def _sealed(self, key: bytes, pseudonym: str, agency: str, system: str, value: str) -> dict[str, Any]:
+        return {
+            "key": key,
+            "pseudonym": pseudonym,
+            "agency": agency,
+            "sealed": self._keys.seal(f"{system}\n{value}"),
+        }

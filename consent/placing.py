@@ -1,0 +1,331 @@
+"""Place in case: which case a message belongs to, and what it changes there.
+
+A message that names its case (`correlationid`) belongs to that one. An episode or a release joins the open
+case of the same perpetrator (an episode: and of somebody else of the same family), else opens one. Anything
+else belongs to every open case in which its people are: a person with two families is bailed from both. A
+message that belongs nowhere is an error (`CaseUnknown`), never a guess.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from consent.case import Case, PersonInCase
+from consent.people import Keys
+from schemas.catalogue import Branch, Leaf, MessageType, about_whom
+from schemas.classes import CASE
+from schemas.database import BigInt, metadata
+from schemas.errors import CaseUnknown, Problem
+from schemas.message import Message, identity
+
+case_table = sa.Table(
+    "case_file",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("number", BigInt, nullable=False),  # order of opening
+    sa.Column("facts", sa.Text, nullable=False),
+)
+case_person = sa.Table(
+    "case_person",
+    metadata,
+    sa.Column("pseudonym", sa.String(32), primary_key=True),
+    sa.Column("case_id", sa.String(64), primary_key=True),
+)
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A message in its case or cases, with the role of each of its people settled."""
+
+    cases: tuple[Case, ...]
+    data: dict[str, Any]
+    roles: dict[str, str]
+
+
+class Cases:
+    """The cases that a batch touches: loaded once, changed in memory, saved once, all in the caller's
+    transaction.
+    """
+
+    def __init__(self, keys: Keys, table_parties: Callable[[str], Sequence[str]]) -> None:
+        """*table_parties* gives the core parties of the Safety Assessment Meeting at a site."""
+        self._keys = keys
+        self._table_parties = table_parties
+
+    def open_batch(self, connection: sa.Connection, ids: set[str], pseudonyms: set[str]) -> "Batch":
+        """The cases named by *ids* and those in which any of *pseudonyms* is."""
+        wanted = set(ids)
+        for part in _chunks(sorted(pseudonyms)):
+            rows = connection.execute(
+                sa.select(case_person.c.case_id).where(case_person.c.pseudonym.in_(part))
+            )
+            wanted.update(row.case_id for row in rows)
+        cases: dict[str, tuple[int, Case]] = {}
+        for part in _chunks(sorted(wanted)):
+            rows = connection.execute(sa.select(case_table).where(case_table.c.id.in_(part)))
+            cases.update((r.id, (r.number, Case.from_json(r.id, json.loads(r.facts)))) for r in rows)
+        highest = connection.execute(sa.select(sa.func.max(case_table.c.number))).scalar() or 0
+        return Batch(self._keys, self._table_parties, cases, highest)
+
+
+class Batch:
+    """The cases of one batch; see `Cases`."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        table_parties: Callable[[str], Sequence[str]],
+        cases: dict[str, tuple[int, Case]],
+        highest: int,
+    ) -> None:
+        self._keys, self._table_parties = keys, table_parties
+        self._cases = cases
+        self._stored = set(cases)
+        self._highest = highest
+        self._changed: set[str] = set()
+        self._members: dict[str, set[str]] = {}
+        self._new_members: set[tuple[str, str]] = set()
+        for case_id, (_, case) in cases.items():
+            for pseudonym in case.people:
+                self._members.setdefault(pseudonym, set()).add(case_id)
+
+    def place(self, message: Message, kind: MessageType, refs: Mapping[str, str]) -> Placed:
+        """Finds or opens the case of *message*, whose people are *refs* (ref → pseudonym), and lets the
+        message change it.
+
+        Raises `CaseUnknown`; then nothing was changed.
+        """
+        cases = self._find(message, kind, refs)
+        data, roles = _settle_roles(message.data, refs, cases)
+        for case in cases:
+            if self._change(case, message, kind, data, roles, refs):
+                self._changed.add(case.id)
+        return Placed(tuple(cases), data, roles)
+
+    def save(self, connection: sa.Connection) -> None:
+        """Writes what changed. Part of the batch's one transaction: a crash before its commit leaves the
+        cases as they were.
+        """
+        rows = [(i, *self._cases[i]) for i in sorted(self._changed)]
+        new = [
+            {"id": i, "number": n, "facts": json.dumps(c.to_json(), separators=(",", ":"))}
+            for i, n, c in rows
+            if i not in self._stored
+        ]
+        old = [
+            {"case": i, "new_facts": json.dumps(c.to_json(), separators=(",", ":"))}
+            for i, _, c in rows
+            if i in self._stored
+        ]
+        if new:
+            connection.execute(sa.insert(case_table), new)
+        if old:
+            statement = (
+                sa.update(case_table)
+                .where(case_table.c.id == sa.bindparam("case"))
+                .values(facts=sa.bindparam("new_facts"))
+            )
+            connection.execute(statement, old)
+        if self._new_members:
+            members = [{"pseudonym": p, "case_id": c} for p, c in sorted(self._new_members)]
+            connection.execute(sa.insert(case_person), members)
+
+    def _find(self, message: Message, kind: MessageType, refs: Mapping[str, str]) -> list[Case]:
+        if message.correlationid is not None and not kind.opens_case:
+            if message.correlationid not in self._cases:
+                raise CaseUnknown(
+                    "the message names a case that nobody has opened",
+                    Problem(
+                        "/correlationid",
+                        "is not a case of this hub",
+                        "send the case reference that the hub gave you",
+                    ),
+                )
+            return [self._cases[message.correlationid][1]]
+        theirs = sorted(
+            {case_id for pseudonym in refs.values() for case_id in self._members.get(pseudonym, ())},
+            key=lambda i: self._cases[i][0],
+        )
+        open_cases = [self._cases[i][1] for i in theirs if self._cases[i][1].open]
+        if not kind.opens_case:
+            if not open_cases and refs:
+                raise CaseUnknown(
+                    "none of the message's people is in an open case",
+                    Problem(
+                        "/correlationid",
+                        "is missing, and no open case has these people",
+                        "name the case, or wait for its episode",
+                    ),
+                )
+            return open_cases
+        roles = {p["ref"]: p["role"] for p in message.data["people"]}
+        perpetrators = {refs[r] for r, role in roles.items() if role == "perpetrator"}
+        others = {refs[r] for r, role in roles.items() if role in ("victim", "child")}
+        for case in reversed(open_cases):
+            same_perpetrator = any(case.has_role(p, "perpetrator") for p in perpetrators)
+            if same_perpetrator and (not others or any(p in case.people for p in others)):
+                return [case]
+        return [self._open(message)]
+
+    def _open(self, message: Message) -> Case:
+        # Named after the message that opens it, so that a replay after a crash opens the same case and not a
+        # second one.
+        case = Case(id=identity("hub", f"case\n{message.source}\n{message.id}"), site=_site(message))
+        case.assignments.update((party, "*", "table") for party in self._table_parties(case.site))
+        self._highest += 1
+        self._cases[case.id] = (self._highest, case)
+        self._changed.add(case.id)
+        return case
+
+    def _change(
+        self,
+        case: Case,
+        message: Message,
+        kind: MessageType,
+        data: dict[str, Any],
+        roles: dict[str, str],
+        refs: Mapping[str, str],
+    ) -> bool:
+        changed = False
+        # Several cases: the message is about somebody's custody, not about who belongs to which family.
+        joins = kind.opens_case or message.correlationid == case.id
+        for person in data.get("people", ()):
+            pseudonym = refs[person["ref"]]
+            if pseudonym not in case.people:
+                if not joins:
+                    continue
+                case.people[pseudonym] = PersonInCase()
+                self._members.setdefault(pseudonym, set()).add(case.id)
+                self._new_members.add((pseudonym, case.id))
+            changed |= self._update_person(case.people[pseudonym], person, refs, kind)
+        for whose, address in _places(kind.shape, data, roles):
+            inside = case.people.get(refs[whose])
+            if inside is not None and (place := self._keys.place(address)) not in inside.households:
+                inside.households.add(place)
+                changed = True
+        effect = _EFFECTS.get(message.type)
+        if effect is not None:
+            before = (case.open, case.risk, len(case.assignments), len(case.conflicts))
+            effect(case, data, refs)
+            changed |= before != (case.open, case.risk, len(case.assignments), len(case.conflicts))
+        return changed
+
+    def _update_person(
+        self, inside: PersonInCase, person: Mapping[str, Any], refs: Mapping[str, str], kind: MessageType
+    ) -> bool:
+        changed = False
+        role = person["role"]
+        # Who is victim and who perpetrator is an assessment: its history stays, and "associate" says that the
+        # sender did not know.
+        if not inside.roles or (role != inside.roles[-1] and role != "associate" and kind.opens_case):
+            inside.roles.append(role)
+            changed = True
+        elif role != "associate" and role not in inside.roles:
+            inside.roles.insert(0, role)
+            changed = True
+        if "school" in person and (school := self._keys.school(person["school"])) != inside.school:
+            inside.school, changed = school, True
+        if "representative" in person and refs[person["representative"]] != inside.representative:
+            inside.representative, changed = refs[person["representative"]], True
+        return changed
+
+
+def _settle_roles(
+    data: dict[str, Any], refs: Mapping[str, str], cases: Sequence[Case]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """*data* in which people whose role the sender did not know have the role they have in the case: a
+    hospital knows a patient, not a victim.
+    """
+    roles: dict[str, str] = {}
+    changed = False
+    people = []
+    for person in data.get("people", ()):
+        role = person["role"]
+        if role == "associate":
+            for case in cases:
+                inside = case.people.get(refs[person["ref"]])
+                if inside is not None and inside.roles and inside.roles[-1] != "associate":
+                    role = inside.roles[-1]
+                    changed = True
+                    break
+        roles[person["ref"]] = role
+        people.append(person if role == person["role"] else {**person, "role": role})
+    return ({**data, "people": people} if changed else data), roles
+
+
+def _site(message: Message) -> str:
+    for part in ("episode", "release"):
+        if part in message.data:
+            return str(message.data[part]["site"])
+    raise CaseUnknown(
+        "the message opens a case but names no site", Problem("/data", "has no site", "add the site")
+    )
+
+
+def _places(
+    branch: Branch, value: Any, roles: Mapping[str, str], above: str = ""
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """(ref, address) for every address in *value* that is where that person lives."""
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for item in value if branch.array else (value,):
+        whose = about_whom(branch, item, above)
+        for name, inner in item.items():
+            child = branch.children[name]
+            if isinstance(child, Branch):
+                found.extend(_places(child, inner, roles, whose))
+            elif isinstance(child, Leaf) and whose and isinstance(inner, dict) and "line1" in inner:
+                role = roles.get(whose, CASE)
+                # The protected address in an order stands beside the restrained person and is not his.
+                if not (role == "perpetrator" and child.facets[role].name.startswith("ADDR")):
+                    found.append((whose, inner))
+    return found
+
+
+def _assess(case: Case, data: Mapping[str, Any], _refs: Mapping[str, str]) -> None:
+    case.risk = data["risk"]["level"]
+
+
+def _list(case: Case, data: Mapping[str, Any], _refs: Mapping[str, str]) -> None:
+    case.conflicts.update(data["list"].get("conflicts", ()))
+
+
+def _ask(case: Case, data: Mapping[str, Any], refs: Mapping[str, str]) -> None:
+    case.assignments.update((data["to"], pseudonym, "asked") for pseudonym in refs.values())
+
+
+def _task_in(part: str, whom: str) -> Callable[[Case, Mapping[str, Any], Mapping[str, str]], None]:
+    def assign(case: Case, data: Mapping[str, Any], refs: Mapping[str, str]) -> None:
+        case.assignments.add((data["to"], refs[data[part][whom]], "task"))
+
+    return assign
+
+
+def _plan(case: Case, data: Mapping[str, Any], refs: Mapping[str, str]) -> None:
+    case.assignments.update(
+        (s["party"], refs[s["person"]], s["service"]) for s in data["plan"].get("specialists", ())
+    )
+
+
+def _close(case: Case, _data: Mapping[str, Any], _refs: Mapping[str, str]) -> None:
+    case.open = False
+
+
+_EFFECTS: dict[str, Callable[[Case, Mapping[str, Any], Mapping[str, str]], None]] = {
+    "nz.isr.fss.risk-assessed.v1": _assess,
+    "nz.isr.fss.sam-list-published.v1": _list,
+    "nz.isr.fss.information-requested.v1": _ask,
+    "nz.isr.fss.task-assigned.v1": _task_in("task", "person"),
+    "nz.isr.fss.plan-opened.v1": _plan,
+    "nz.isr.fss.plan-closed.v1": _close,
+    "nz.isr.health.alert-requested.v1": _task_in("alert", "person"),
+    "nz.isr.msd.entitlement-review-requested.v1": _task_in("review", "person"),
+    "nz.isr.oranga-tamariki.report-of-concern-submitted.v1": _task_in("concern", "child"),
+}
+
+
+def _chunks(values: Sequence[str]) -> list[Sequence[str]]:
+    return [values[i : i + _CHUNK] for i in range(0, len(values), _CHUNK)]
