@@ -1,9 +1,9 @@
-"""When work is due: clock hours for high and medium risk, working days for low, and the statutes' working days.
+"""When work is due: clock hours at high and medium risk, working days at low risk and in statutes.
 
-A high-risk family is contacted within 24 elapsed hours whatever the day, a medium one within 72; only a low one
-waits for working days, and those leave out the region's anniversary. Statutes count differently from the region
-and from each other, so each way of counting is a calendar with a name. Every instant returned is in UTC; days and
-times of day are Pacific/Auckland's.
+A high-risk family is contacted within 24 elapsed hours whatever the day, a medium one within 72; only a low
+one waits for working days, and those leave out the region's anniversary. Statutes count differently from the
+region and from each other, so each way of counting is a calendar with a name. Every instant returned is in
+UTC; days and times of day are Pacific/Auckland's.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +18,10 @@ from schemas.clock import NEW_ZEALAND
 
 CLOCK_HOURS: Mapping[str, int] = MappingProxyType({"high": 24, "medium": 72})
 LOW_RISK_WORKING_DAYS = 4
-# The province whose anniversary a site keeps, as ISO 3166-2 without `NZ-`. Waikato (WKO) has no day of its own: it
-# keeps the Auckland province's, and asking for WKO's would silently give none. South Canterbury keeps another day than
-# Christchurch's Show Day; families there belong to the Christchurch site and are counted by its calendar.
+# The province whose anniversary a site keeps, as ISO 3166-2 without `NZ-`. Waikato (WKO) has no day of its
+# own: it keeps the Auckland province's, and asking for WKO's would silently give none. South Canterbury
+# keeps another day than Christchurch's Show Day; families there belong to the Christchurch site and are
+# counted by its calendar.
 ANNIVERSARY: Mapping[str, str] = MappingProxyType(
     {"waikato-city": "AUK", "waikato-rural": "AUK", "christchurch": "CAN"}
 )
@@ -40,8 +41,8 @@ def _public_holidays(province: str | None, year: int) -> frozenset[date]:
 
 @lru_cache(maxsize=64)
 def _statutory_holidays(year: int) -> frozenset[date]:
-    # Waitangi Day, Good Friday, Easter Monday, Anzac Day, the Sovereign's birthday, Matariki and Labour Day, with
-    # Waitangi Day and Anzac Day moved to the Monday when they fall on a weekend.
+    # Waitangi Day, Good Friday, Easter Monday, Anzac Day, the Sovereign's birthday, Matariki and Labour Day,
+    # with Waitangi Day and Anzac Day moved to the Monday when they fall on a weekend.
     named = holidays.country_holidays("NZ", years=year).items()
     return frozenset(
         day for day, names in named if not all(_is_christmas(name) for name in str(names).split("; "))
@@ -53,7 +54,7 @@ def _is_christmas(name: str) -> bool:
 
 
 def _legislation_act_break(day: date) -> bool:
-    """25 December to 2 January, the Monday after a Friday 1 January, the Monday and Tuesday after one on a weekend."""
+    """25 December to 2 January, and the Mondays and Tuesdays that a 1 January from Friday to Sunday adds."""
     if (day.month, day.day) >= (12, 25) or (day.month == 1 and day.day <= 2):
         return True
     first = date(day.year, 1, 1).weekday()
@@ -79,7 +80,7 @@ class Calendar:
         return day.weekday() < 5 and not self._closed(day)
 
     def after(self, day: date, working_days: int) -> date:
-        """The day on which *working_days* (at least 1) have passed since *day*, which itself is never counted."""
+        """The day on which *working_days* (1 or more) have passed since *day*, never counting *day* itself."""
         if working_days < 1:
             raise ValueError("at least one working day is counted")
         while working_days:
@@ -119,9 +120,10 @@ CALENDARS: Mapping[str, Calendar] = MappingProxyType(
 def first_contact_due(assigned_at: datetime, risk: str, site: str) -> datetime:
     """When first contact is due, in UTC, for work assigned at *assigned_at* to a family of *site* at *risk*.
 
-    High: 24 elapsed hours, medium: 72, weekends, public holidays and changes of daylight time included. Low: four
-    working days of the site's region, at the same local time of day. Raises `ValueError` for a time without an
-    offset, an unknown risk or an unknown site: a due time that is a guess would be worse than none.
+    High: 24 elapsed hours, medium: 72, weekends, public holidays and changes of daylight time included. Low:
+    four working days of the site's region, at the same local time of day. Raises `ValueError` for a time
+    without an offset, an unknown risk or an unknown site: a due time that is a guess would be worse than
+    none.
     """
     if assigned_at.tzinfo is None:
         raise ValueError("a time without an offset has no instant")
@@ -139,14 +141,15 @@ def first_contact_due(assigned_at: datetime, risk: str, site: str) -> datetime:
 def local_instant(day: date, at: time) -> datetime:
     """The instant at which New Zealand's clocks show *at* on *day*, in UTC.
 
-    A time that daylight saving skips means the end of the gap, the first instant after it; a time that comes twice
-    means the first of the two, because a deadline may come early and never late.
+    A time that daylight saving skips means the end of the gap, the first instant after it; a time that comes
+    twice means the first of the two, because a deadline may come early and never late.
     """
     wall = datetime.combine(day, at.replace(tzinfo=None, fold=0), NEW_ZEALAND)
     instant = wall.astimezone(UTC)
     if instant.astimezone(NEW_ZEALAND).replace(tzinfo=None) == wall.replace(tzinfo=None):
         return instant
-    # Read with the later offset, a skipped time lies before the change: the first minute whose offset differs.
+    # Read with the later offset, a skipped time lies before the change: the first minute whose offset
+    # differs.
     before = wall.replace(fold=1, second=0, microsecond=0).astimezone(UTC)
     offset = before.astimezone(NEW_ZEALAND).utcoffset()
     while before.astimezone(NEW_ZEALAND).utcoffset() == offset:
