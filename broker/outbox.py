@@ -1,0 +1,158 @@
+"""Outbox and inbox: the two tables that join the database's transaction to the broker's queues.
+
+What a batch releases is written beside its ledger entries, in their transaction, under the entry's number; a
+watermark says up to which number everything is confirmed by the broker. What a batch took in is remembered by
+source and id, so that a submission has one effect however often it arrives.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import orjson
+import sqlalchemy as sa
+
+from broker.broker import Broker, Outgoing
+from schemas.database import BigInt, metadata, reading
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("number", BigInt, primary_key=True, autoincrement=False),  # the ledger entry's index
+    sa.Column("queue", sa.String(100), nullable=False),
+    sa.Column("headers", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+outbox_watermark = sa.Table(
+    "outbox_watermark",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column(
+        "published", BigInt, nullable=False
+    ),  # every row up to this number is confirmed; -1 at the start
+)
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("source", sa.String(80), primary_key=True),
+    sa.Column("message", sa.String(64), primary_key=True),
+    sa.Column("digest", sa.LargeBinary(32), nullable=False),
+    sa.Column("at", sa.String(30), nullable=False),
+)
+_CHUNK = 400
+_RELAY = 1000  # rows held in memory at a time, however far the relay is behind
+
+
+class Outbox:
+    """Releases on their way from the database to the broker."""
+
+    def __init__(self, engine: sa.Engine, broker: Broker) -> None:
+        self._engine, self._broker = engine, broker
+
+    def start(self) -> None:
+        """Creates the watermark when the database is new."""
+        with self._engine.begin() as connection:
+            if connection.execute(sa.select(outbox_watermark)).first() is None:
+                connection.execute(sa.insert(outbox_watermark).values(id=1, published=-1))
+
+    def enqueue(self, connection: sa.Connection, releases: Sequence[tuple[int, Outgoing]]) -> None:
+        """Adds *releases* (ledger index, message) in the caller's transaction, and drops what is confirmed:
+        payloads stay no longer than needed.
+        """
+        confirmed = sa.select(outbox_watermark.c.published).scalar_subquery()
+        connection.execute(sa.delete(outbox).where(outbox.c.number <= confirmed))
+        if releases:
+            connection.execute(
+                sa.insert(outbox),
+                [
+                    {
+                        "number": n,
+                        "queue": o.queue,
+                        "headers": orjson.dumps(dict(o.headers)).decode(),
+                        "body": o.body,
+                    }
+                    for n, o in releases
+                ],
+            )
+
+    def relay(self, below: int) -> int:
+        """Publishes everything above the watermark and *below* a ledger index, in order, and raises the
+        watermark; returns how many.
+
+        *below* is the size of the newest signed checkpoint: nothing leaves before its entry is under a
+        signature.
+
+        Any worker may call it at any time. A crash after the broker's confirm and before the new watermark
+        publishes those messages again; their recipients' adapters drop what they have delivered.
+        """
+        total = 0
+        while (done := self._relay_part(below)) > 0:
+            total += done
+            if done < _RELAY:
+                break
+        return total
+
+    def _relay_part(self, below: int) -> int:
+        # SQLite has one writer, and the embedded broker writes to the same file: holding the row would lock
+        # us out of our own queue.
+        if self._engine.dialect.name == "sqlite":
+            with reading(self._engine).begin() as connection:
+                published = connection.execute(sa.select(outbox_watermark.c.published)).scalar_one()
+                rows = self._waiting(connection, published, below)
+            self._publish(rows)
+            if rows:
+                with self._engine.begin() as connection:
+                    self._raise(connection, rows[-1].number)
+            return len(rows)
+        with self._engine.begin() as connection:
+            locked = sa.select(outbox_watermark.c.published).with_for_update()
+            rows = self._waiting(connection, connection.execute(locked).scalar_one(), below)
+            self._publish(rows)
+            if rows:
+                self._raise(connection, rows[-1].number)
+        return len(rows)
+
+    def _waiting(
+        self, connection: sa.Connection, published: int, below: int
+    ) -> Sequence[sa.Row[tuple[int, str, str, bytes]]]:
+        return connection.execute(
+            sa.select(outbox)
+            .where(outbox.c.number > published, outbox.c.number < below)
+            .order_by(outbox.c.number)
+            .limit(_RELAY)
+        ).all()
+
+    def _publish(self, rows: Iterable[sa.Row[tuple[int, str, str, bytes]]]) -> None:
+        messages = [Outgoing(row.queue, bytes(row.body), orjson.loads(row.headers)) for row in rows]
+        if messages:
+            self._broker.publish(messages)
+
+    def _raise(self, connection: sa.Connection, number: int) -> None:
+        statement = (
+            sa.update(outbox_watermark).where(outbox_watermark.c.published < number).values(published=number)
+        )
+        connection.execute(statement)
+
+
+def seen(connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+    """Which of *keys* (source, id) have been taken in, with the digest of what they said."""
+    wanted = sorted(set(keys))
+    found: dict[tuple[str, str], bytes] = {}
+    for start in range(0, len(wanted), _CHUNK):
+        part = wanted[start : start + _CHUNK]
+        # By id alone, then the pair is compared here: row values in IN are not portable, and ids hardly ever
+        # meet.
+        rows = connection.execute(
+            sa.select(inbox.c.source, inbox.c.message, inbox.c.digest).where(
+                inbox.c.source.in_(sorted({s for s, _ in part})), inbox.c.message.in_([m for _, m in part])
+            )
+        )
+        found.update(((s, m), bytes(d)) for s, m, d in rows)
+    return {key: found[key] for key in wanted if key in found}
+
+
+def remember(connection: sa.Connection, taken: Mapping[tuple[str, str], bytes], at: str) -> None:
+    """Records *taken* (source, id → digest) in the caller's transaction."""
+    if taken:
+        connection.execute(
+            sa.insert(inbox),
+            [{"source": s, "message": m, "digest": d, "at": at} for (s, m), d in taken.items()],
+        )

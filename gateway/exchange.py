@@ -1,0 +1,544 @@
+"""The journey of a message. Everything that enters, enters here; everything that leaves, leaves here.
+
+accept   native bytes - read - validate - give identity - submit to the broker, confirmed ‖ - answer with the
+message id carry    a batch of submissions - seen before? - place in case - decide per recipient - guard -
+minimise - one transaction: ledger entries, case changes, outbox ‖ - sign checkpoint ‖ - publish, confirmed ‖
+- ack deliver  one recipient's queue - write - send ‖ - outcome into the ledger ‖ - ack
+
+‖ is a durable boundary; the comment there says what a crash leaves and who repairs it. All three work on
+batches: take what is there, up to a limit, never wait to fill it. A batch shares one transaction, one
+signature and one round of confirms.
+"""
+
+import base64
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from consent.agreement import Agreements, Party
+from consent.ledger import Entry, Ledger
+from consent.minimise import minimise
+
+from adapters.adapter import Adapter, Native, Reading, Transport
+from broker.broker import ACCEPT, SUBMISSIONS, Broker, DeadLetter, Delivery, Outgoing, deliveries_to
+from broker.outbox import Outbox, remember, seen
+from consent.people import Keys, People
+from consent.placing import Cases, Placed
+from consent.policy import Decision, Outcome, Question, decide
+from gateway.record import Release, decision_entry, delivered_entry
+from gateway.telemetry import Telemetry
+from schemas.canonical import canonical_trusted
+from schemas.catalogue import Catalogue, MessageType, holdings
+from schemas.clock import Clock, rfc3339
+from schemas.database import reading
+from schemas.errors import (
+    HubError,
+    IdentityReused,
+    InvalidMessage,
+    NotFound,
+    NotSent,
+    Problem,
+)
+from schemas.message import CONTENT_TYPE, Message, decode, identity
+
+log = logging.getLogger("isr_hub.exchange")
+BATCH = 200  # submissions carried together; beyond a few hundred nothing is gained and a crash repeats more
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one native input: the ids of its messages, the fields that found no place, and the
+    errors of what was quarantined.
+    """
+
+    accepted: list[str] = field(default_factory=list)
+    rejected: list[HubError] = field(default_factory=list)
+    unplaced: list[Problem] = field(default_factory=list)
+
+
+class Exchange:
+    """The journey on one broker, one database, one set of agreements."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        broker: Broker,
+        ledger: Ledger,
+        catalogue: Catalogue,
+        agreements: Callable[[], Agreements],
+        keys: Keys,
+        adapter_of: Callable[[str], Adapter],
+        transport: Transport,
+        telemetry: Telemetry,
+        clock: Clock,
+    ) -> None:
+        self._engine, self._broker, self._ledger, self._catalogue = engine, broker, ledger, catalogue
+        self._agreements, self._keys, self._adapter_of = agreements, keys, adapter_of
+        self._transport, self._telemetry, self._clock = transport, telemetry, clock
+        self._people = People(keys)
+        self._cases = Cases(keys, self._table_parties)
+        self.outbox = Outbox(engine, broker)
+
+    def accept(self, party: str, natives: Sequence[Native]) -> list[Receipt]:
+        """Takes native bytes that *party* sent; one receipt each. When it returns, whatever was accepted
+        survives a crash.
+
+        What cannot be read or does not meet its schema is quarantined whole, or alone where the format lets
+        its neighbours through. Raises `Unconfirmed` when the broker does not confirm; then the sender sends
+        again, and what was taken twice is carried once.
+        """
+        receipts: list[Receipt] = []
+        submissions: list[Message] = []
+        quarantined: list[tuple[Native, HubError]] = []
+        for native in natives:
+            try:
+                understood = self._read(party, native)
+            except HubError as error:
+                quarantined.append((native, error))
+                receipts.append(Receipt(rejected=[error]))
+                continue
+            receipt = Receipt(unplaced=understood.unplaced)
+            for message in understood.messages:
+                try:
+                    self._admit(party, message)
+                except HubError as error:
+                    # A file's other messages go through; this one waits alone, in canonical form, so that it
+                    # can be sent again alone.
+                    quarantined.append((_canonical_native(message), error))
+                    receipt.rejected.append(error)
+                else:
+                    submissions.append(message)
+                    receipt.accepted.append(message.id)
+            for part in understood.rejected:
+                quarantined.append((part.raw, part.error))
+                receipt.rejected.append(part.error)
+            receipts.append(receipt)
+        submissions = self._refuse_reused(submissions, receipts, quarantined)
+        # ‖ Quarantine first: a crash between the two leaves the sender without an answer, and it sends
+        # everything again.
+        if quarantined:
+            self._broker.quarantine(
+                [(_packed(party, native), error.as_json()) for native, error in quarantined]
+            )
+        if submissions:
+            self._broker.publish([_submission(m) for m in submissions])
+        self._count_accepted(party, submissions, receipts, quarantined)
+        return receipts
+
+    def _read(self, party: str, native: Native) -> Reading:
+        if native.media_type.split(";")[0] == CONTENT_TYPE:
+            event = decode(native.content)
+            self._catalogue.validate(event, self._clock())
+            return Reading([Message.from_json(event)])
+        return self._adapter_of(party).read(native, party, self._clock())
+
+    def _admit(self, party: str, message: Message) -> MessageType:
+        if message.source != party:
+            raise InvalidMessage(
+                "the message speaks for another party",
+                Problem("/source", "is not you", f"send urn:isr:{party}"),
+            )
+        kind = self._catalogue.validate(message.to_json(), self._clock())
+        if not kind.senders & {"any", agency_of(party).partition(".")[0]}:
+            raise InvalidMessage(
+                "this type is not yours to send",
+                Problem("/type", "is sent by " + ", ".join(sorted(kind.senders)), "send your own types"),
+            )
+        if kind.audience == "addressee" and message.data["to"] not in self._agreements().parties:
+            raise InvalidMessage(
+                "the addressee is unknown",
+                Problem("/data/to", "is not a party of any agreement", "see isr-hub agreements"),
+            )
+        return kind
+
+    def _refuse_reused(
+        self,
+        submissions: list[Message],
+        receipts: list[Receipt],
+        quarantined: list[tuple[Native, HubError]],
+    ) -> list[Message]:
+        """Refuses, while the sender still listens, an id that was carried before with another body. `carry`
+        decides for good.
+        """
+        if not submissions:
+            return []
+        with reading(self._engine).begin() as connection:
+            known = seen(connection, [(m.source, m.id) for m in submissions])
+        if not known:
+            return submissions
+        kept = []
+        for message in submissions:
+            if known.get((message.source, message.id), message.body_digest()) == message.body_digest():
+                kept.append(message)
+                continue
+            error = _reused()
+            quarantined.append((_canonical_native(message), error))
+            for receipt in receipts:
+                if message.id in receipt.accepted:
+                    receipt.accepted.remove(message.id)
+                    receipt.rejected.append(error)
+        return kept
+
+    def carry(self, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
+        """Carries up to *limit* submissions that are waiting; returns how many were settled. Safe to repeat
+        at any point.
+        """
+        deliveries = self._broker.receive(SUBMISSIONS, limit, wait_seconds)
+        if not deliveries:
+            return 0
+        self._telemetry.batch.observe(len(deliveries))
+        with self._telemetry.carry_seconds.time():
+            try:
+                self._carry(deliveries)
+            except BaseException:
+                # Nothing of this batch is committed, or all of it is and the inbox knows: give it back and
+                # let the caller decide when to try again.
+                self._broker.requeue(deliveries)
+                raise
+        return len(deliveries)
+
+    def _carry(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            buried = self._commit(deliveries)
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.DBAPIError, HubError):
+            raise
+        except Exception:
+            if len(deliveries) > 1:
+                # One of them breaks us. Find it alone, so that the others are not held up by it.
+                log.warning("a batch of %d failed; carrying one by one", len(deliveries))
+                for delivery in deliveries:
+                    self._carry([delivery])
+                return
+            log.exception("a submission could not be carried; it is set aside")
+            buried = [(deliveries[0], HubError("the hub failed on this message; its log says where"))]
+        # ‖ The transaction is committed. A crash here leaves entries without a checkpoint and releases
+        # unpublished: the next `carry` or `finish`
+        # signs and publishes them; the submissions are delivered again and the inbox drops them.
+        self.publish()
+        # ‖ Everything released is confirmed by the broker. A crash here redelivers the submissions, which the
+        # inbox drops.
+        if buried:
+            self._broker.bury([(delivery, error.as_json()) for delivery, error in buried])
+            for delivery, error in buried:
+                self._telemetry.dead_letters.labels(delivery.queue, error.code).inc()
+        set_aside = {id(delivery) for delivery, _ in buried}
+        self._broker.ack([d for d in deliveries if id(d) not in set_aside])
+
+    def publish(self) -> int:
+        """Signs the ledger's head and publishes what it covers; returns how many deliveries. Repairs after a
+        crash at any boundary of `carry`.
+        """
+        checkpoint = self._ledger.sign()
+        self._telemetry.ledger_size.set(checkpoint.size)
+        return self.outbox.relay(below=checkpoint.size)
+
+    def _commit(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, HubError]]:
+        """Decides a batch and commits what follows from it; returns what is to be set aside."""
+        at = rfc3339(self._clock())
+        buried: list[tuple[Delivery, HubError]] = []
+        with self._engine.begin() as connection:
+            fresh = self._fresh(connection, deliveries, buried)
+            refs = self._people.recognise(
+                connection, [(agency_of(m.source), m.data.get("people", ())) for _, m in fresh]
+            )
+            batch = self._cases.open_batch(
+                connection,
+                {m.correlationid for _, m in fresh if m.correlationid},
+                {pseudonym for per_message in refs for pseudonym in per_message.values()},
+            )
+            own = self._people.identifiers_of(
+                connection, (p for per_message in refs for p in per_message.values())
+            )
+            entries: list[Entry] = []
+            releases: list[tuple[int, Outgoing]] = []  # offset of the entry in the batch, message
+            taken: dict[tuple[str, str], bytes] = {}
+            for (delivery, message), pseudonyms in zip(fresh, refs, strict=True):
+                kind = self._catalogue[message.type]
+                try:
+                    placed = batch.place(message, kind, pseudonyms)
+                except HubError as error:
+                    buried.append((delivery, error))
+                    continue
+                taken[message.source, message.id] = message.body_digest()
+                for entry, outgoing in self._disclose(message, kind, placed, pseudonyms, own, at):
+                    if outgoing is not None:
+                        releases.append((len(entries), outgoing))
+                    entries.append(entry)
+            remember(connection, taken, at)
+            batch.save(connection)
+            numbers = self._ledger.append(connection, entries)
+            self.outbox.enqueue(
+                connection, [(numbers[offset], _numbered(o, numbers[offset])) for offset, o in releases]
+            )
+        return buried
+
+    def _fresh(
+        self,
+        connection: sa.Connection,
+        deliveries: Sequence[Delivery],
+        buried: list[tuple[Delivery, HubError]],
+    ) -> list[tuple[Delivery, Message]]:
+        """What has not been carried before, in order of arrival; the same source and id with another body is
+        set aside.
+        """
+        messages = [(d, Message.from_json(orjson.loads(d.body))) for d in deliveries]
+        known = seen(connection, [(m.source, m.id) for _, m in messages])
+        fresh = []
+        for delivery, message in messages:
+            key, said = (message.source, message.id), message.body_digest()
+            if key not in known:
+                known[key] = said
+                fresh.append((delivery, message))
+            elif known[key] == said:
+                self._telemetry.duplicates.labels(message.source).inc()
+            else:
+                buried.append((delivery, _reused()))
+        return fresh
+
+    def _disclose(
+        self,
+        message: Message,
+        kind: MessageType,
+        placed: Placed,
+        pseudonyms: Mapping[str, str],
+        own: Mapping[str, Mapping[str, list[dict[str, str]]]],
+        at: str,
+    ) -> Iterable[tuple[Entry, Outgoing | None]]:
+        """One decision per recipient, each with its ledger entry and, where something is given, what leaves."""
+        agreements = self._agreements()
+        _, held = holdings(kind.shape, placed.data)
+        question = Question(
+            type=message.type,
+            purpose=kind.purpose,
+            audience=kind.audience,
+            source=message.source,
+            roles=placed.roles,
+            pseudonyms=pseudonyms,
+            holdings={ref: frozenset(facets) for ref, facets in held.items()},
+            cases=placed.cases,
+            at=self._clock(),
+        )
+        for recipient in self._recipients(agreements, message, kind, placed):
+            decision = decide(agreements, question, recipient)
+            release: Release | None = None
+            outgoing: Outgoing | None = None
+            if decision.outcome in (Outcome.PERMIT, Outcome.REDUCED):
+                release, outgoing = self._release(message, kind, placed, decision, recipient, pseudonyms, own)
+            self._count_decision(recipient, decision)
+            yield (
+                decision_entry(
+                    message, placed, pseudonyms, recipient, decision, agreements, release, self._keys, at
+                ),
+                outgoing,
+            )
+
+    def _recipients(
+        self, agreements: Agreements, message: Message, kind: MessageType, placed: Placed
+    ) -> Sequence[Party]:
+        if kind.audience == "addressee":
+            addressee = agreements.parties.get(message.data["to"])
+            return [addressee] if addressee is not None and addressee.id != message.source else []
+        return agreements.candidates(frozenset(case.site for case in placed.cases), message.source)
+
+    def _release(
+        self,
+        message: Message,
+        kind: MessageType,
+        placed: Placed,
+        decision: Decision,
+        recipient: Party,
+        pseudonyms: Mapping[str, str],
+        own: Mapping[str, Mapping[str, list[dict[str, str]]]],
+    ) -> tuple[Release, Outgoing]:
+        identifiers = {
+            ref: own[pseudonym][recipient.agency]
+            for ref, pseudonym in pseudonyms.items()
+            if recipient.agency in own.get(pseudonym, ())
+        }
+        data = minimise(kind.shape, placed.data, decision, placed.roles, identifiers)
+        disclosure = Message(
+            source="hub",
+            id=identity("hub", f"disclosure\n{message.source}\n{message.id}\n{recipient.id}"),
+            type=message.type,
+            time=message.time,
+            data=data,
+            correlationid=placed.cases[0].id if len(placed.cases) == 1 else None,
+            causationid=message.id,
+            origin=agency_of(message.source),
+        )
+        headers = {"id": disclosure.id, "type": message.type, "party": recipient.id}
+        release = Release(disclosure.id, canonical_trusted(data))
+        return release, Outgoing(deliveries_to(recipient.id), disclosure.encode(), headers)
+
+    def deliver(self, party: str, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
+        """Sends up to *limit* waiting disclosures to *party*'s system; returns how many were settled
+        (delivered or refused for good).
+        """
+        deliveries = self._broker.receive(deliveries_to(party), limit, wait_seconds)
+        if not deliveries:
+            return 0
+        try:
+            return self._deliver(party, deliveries)
+        except BaseException:
+            self._broker.requeue(deliveries)
+            raise
+
+    def _deliver(self, party: str, deliveries: Sequence[Delivery]) -> int:
+        with reading(self._engine).begin() as connection:
+            ended = self._ledger.ended(connection, [d.headers["id"] for d in deliveries])
+        again = [d for d in deliveries if d.headers["id"] in ended]
+        waiting = [d for d in deliveries if d.headers["id"] not in ended]
+        adapter = self._adapter_of(party)
+        natives = [
+            (d.headers["id"], adapter.write(Message.from_json(orjson.loads(d.body)), party)) for d in waiting
+        ]
+        answers = self._transport.send(party, natives)
+        # ‖ The recipient has them. A crash here sends them again under the same delivery ids, which has no
+        # second effect there.
+        settled = [(d, a) for d, a in zip(waiting, answers, strict=True) if not isinstance(a, NotSent)]
+        at = rfc3339(self._clock())
+        if settled:
+            with self._engine.begin() as connection:
+                self._ledger.append(
+                    connection, [delivered_entry(party, d.headers, answer, at) for d, answer in settled]
+                )
+        # ‖ The outcome is in the ledger. A crash here redelivers; the look-up above then only acknowledges.
+        self._broker.ack(again + [d for d, answer in settled if answer is None])
+        refused = [(d, answer.as_json()) for d, answer in settled if answer is not None]
+        if refused:
+            self._broker.bury(refused)
+        self._put_back([(d, a) for d, a in zip(waiting, answers, strict=True) if isinstance(a, NotSent)])
+        for _, answer in settled:
+            self._telemetry.deliveries.labels(party, "delivered" if answer is None else "refused").inc()
+        return len(settled) + len(again)
+
+    def _put_back(self, unsent: Sequence[tuple[Delivery, NotSent]]) -> None:
+        for delivery, error in unsent:
+            log.info("delivery %s waits: %s", delivery.headers["id"], error.code)
+            self._broker.requeue([delivery], delay_seconds=min(600.0, 2.0 ** min(delivery.attempts, 9)))
+
+    def finish(self, progress: Callable[[int], None] = lambda _: None) -> int:
+        """Carries and delivers until nothing can be moved any more; returns how many steps were settled.
+        Repairs what a crash left.
+        """
+        total = self.publish()
+        moved = True
+        while moved:
+            moved = False
+            while (count := self.carry()) > 0:
+                total += count
+                moved = True
+                progress(count)
+            for party in sorted(self._agreements().parties):
+                while (count := self.deliver(party)) > 0:
+                    total += count
+                    moved = True
+                    progress(count)
+        self.publish()
+        return total
+
+    def send_again(self, number: str) -> Receipt:
+        """Puts dead letter *number* back on its journey: native input through `accept`, anything else into
+        its queue.
+
+        Raises `NotFound`. The letter is removed only after the new publication is confirmed: a crash between
+        leaves it in both places, and what arrives twice has one effect.
+        """
+        letter = next((d for d in self._broker.dead_letters() if d.number == number), None)
+        if letter is None:
+            raise NotFound(f"there is no dead letter {number}")
+        if letter.queue == ACCEPT:
+            party, native = unpacked(letter)
+            receipt = self.accept(party, [native])[0]
+        else:
+            self._broker.publish([Outgoing(letter.queue, letter.body, letter.headers)])
+            receipt = Receipt(accepted=[letter.headers.get("id", "")])
+        self._broker.take_dead_letter(number)
+        return receipt
+
+    def _count_accepted(
+        self,
+        party: str,
+        submissions: Sequence[Message],
+        receipts: Sequence[Receipt],
+        quarantined: Sequence[tuple[Native, HubError]],
+    ) -> None:
+        for message in submissions:
+            self._telemetry.accepted.labels(party, message.type).inc()
+        for _, error in quarantined:
+            self._telemetry.rejected.labels(party, error.code).inc()
+            log.warning(
+                "input of %s quarantined: %s (%s)",
+                party,
+                error.code,
+                "; ".join(p.pointer for p in error.problems),
+            )
+        unplaced = sum(len(r.unplaced) for r in receipts)
+        if unplaced:
+            self._telemetry.unplaced.labels(party).inc(unplaced)
+
+    def _count_decision(self, recipient: Party, decision: Decision) -> None:
+        self._telemetry.decisions.labels(recipient.id, decision.outcome.value).inc()
+        for guard in decision.guards:
+            self._telemetry.guards.labels(guard).inc()
+        for _, name, reason in decision.withheld:
+            self._telemetry.withheld.labels(name, reason).inc()
+
+    def _table_parties(self, site: str) -> Sequence[str]:
+        return [p.id for p in self._agreements().parties.values() if p.table and p.active and site in p.sites]
+
+
+def agency_of(party: str) -> str:
+    """The agency of a *party*: `ngo.aviva` of `ngo.aviva#ivs`."""
+    return party.partition("#")[0]
+
+
+def _submission(message: Message) -> Outgoing:
+    return Outgoing(
+        SUBMISSIONS, message.encode(), {"id": message.id, "type": message.type, "source": message.source}
+    )
+
+
+def _numbered(outgoing: Outgoing, number: int) -> Outgoing:
+    return replace(outgoing, headers={**outgoing.headers, "entry": str(number)})
+
+
+def _reused() -> IdentityReused:
+    return IdentityReused(
+        "this source and id were used before for something else",
+        Problem(
+            "/id", "was used before with another body", "give a changed event a new revision, and so a new id"
+        ),
+    )
+
+
+def _canonical_native(message: Message) -> Native:
+    return Native(message.encode(), CONTENT_TYPE, f"{message.id}.json")
+
+
+def _packed(party: str, native: Native) -> Outgoing:
+    """Native bytes as the dead letter of the accept step, with the files that belong to them."""
+    body = {
+        "content": base64.b64encode(native.content).decode(),
+        "media_type": native.media_type,
+        "name": native.name,
+        "companions": {
+            name: base64.b64encode(content).decode() for name, content in native.companions.items()
+        },
+    }
+    return Outgoing(ACCEPT, orjson.dumps(body), {"party": party, "media_type": native.media_type})
+
+
+def unpacked(letter: DeadLetter) -> tuple[str, Native]:
+    """The party and the native bytes of a dead letter of the accept step."""
+    body: dict[str, Any] = orjson.loads(letter.body)
+    companions = {name: base64.b64decode(content) for name, content in body["companions"].items()}
+    return letter.headers["party"], Native(
+        base64.b64decode(body["content"]), body["media_type"], body["name"], companions
+    )
+
+
+__all__ = ["BATCH", "Exchange", "Receipt", "unpacked"]

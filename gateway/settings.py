@@ -1,0 +1,73 @@
+"""The hub's settings, read from `ISR_HUB_*` once; everything below receives plain values."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import BadSettings
+
+PREFIX = "ISR_HUB_"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where the hub keeps things and whom it trusts. Each field is the environment variable of its name in
+    capitals behind `ISR_HUB_`.
+    """
+
+    data: Path = Path("var/hub")  # database (embedded), keys, agencies' file drops
+    database_url: str = ""  # empty: SQLite in *data*
+    broker_url: str = ""  # empty: queues in the same SQLite file
+    agreements: Path | None = None  # None: the agreements that come with the hub
+    origin: str = "isr-hub.example.nz/ledger"  # the ledger's name in checkpoints
+    listen: str = "127.0.0.1:8080"
+    issuer: str = ""  # OAuth issuer of access tokens; empty: the sandbox issuer in *data*
+    audience: str = "isr-hub"
+    jwks: str = ""  # file or https URL with the issuer's public keys
+    production: bool = False  # refuses test identifiers and the sandbox issuer
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data / 'hub.db'}"
+
+    @property
+    def embedded_broker(self) -> bool:
+        """Whether the queues live in the hub's own database file."""
+        return not self.broker_url
+
+
+def from_environment(environment: Mapping[str, str] | None = None, **given: object) -> Settings:
+    """The settings of *environment* (default: the process's), overridden by *given*.
+
+    Raises `BadSettings` for an unknown `ISR_HUB_*` name (a misspelt setting would silently not apply) and for
+    an unusable value.
+    """
+    source = os.environ if environment is None else environment
+    values: dict[str, object] = {}
+    for name, value in source.items():
+        if not name.startswith(PREFIX) or name.startswith(f"{PREFIX}TEST_"):
+            continue
+        field = name.removeprefix(PREFIX).lower()
+        if field not in Settings.__dataclass_fields__:
+            known = ", ".join(f"{PREFIX}{f.upper()}" for f in Settings.__dataclass_fields__)
+            raise BadSettings(f"{name} is no setting of the hub; the settings are {known}")
+        values[field] = _parsed(field, value)
+    values.update({k: v for k, v in given.items() if v is not None})
+    settings = Settings(**values)  # type: ignore[arg-type]  # each value was parsed for its field
+    if settings.embedded_broker and not settings.database.startswith("sqlite"):
+        raise BadSettings(
+            "ISR_HUB_BROKER_URL must name a RabbitMQ when ISR_HUB_DATABASE_URL names a PostgreSQL"
+        )
+    return settings
+
+
+def _parsed(field: str, value: str) -> object:
+    if field in ("data", "agreements"):
+        return Path(value)
+    if field == "production":
+        if value.lower() not in ("true", "false"):
+            raise BadSettings(f"{PREFIX}PRODUCTION is true or false")
+        return value.lower() == "true"
+    return value

@@ -1,0 +1,37 @@
+"""Every metric of the hub, in one place, in base units. Labels are agencies, outcomes, classes and guards:
+bounded, never about a person.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Telemetry:
+    """The hub's metrics on one *registry*."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.accepted = self._counter("isr_submissions", "Submissions accepted", "party", "type")
+        self.rejected = self._counter("isr_submissions_rejected", "Inputs quarantined", "party", "code")
+        self.unplaced = self._counter(
+            "isr_fields_unplaced", "Native fields the canonical message has no place for", "party"
+        )
+        self.duplicates = self._counter(
+            "isr_submissions_duplicate", "Submissions that had been carried before", "party"
+        )
+        self.decisions = self._counter("isr_decisions", "Decisions by recipient", "party", "outcome")
+        self.withheld = self._counter("isr_withheld", "Data classes withheld", "data_class", "reason")
+        self.guards = self._counter("isr_guards_held", "Refusals that nothing overrides", "guard")
+        self.deliveries = self._counter("isr_deliveries", "Deliveries ended", "party", "outcome")
+        self.dead_letters = self._counter("isr_dead_letters", "Messages set aside", "queue", "code")
+        self.batch = Histogram(
+            "isr_carry_batch_size",
+            "Submissions carried together",
+            registry=self.registry,
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 400),
+        )
+        self.carry_seconds = Histogram("isr_carry_seconds", "Time to carry a batch", registry=self.registry)
+        self.ledger_size = Gauge("isr_ledger_entries", "Entries in the ledger", registry=self.registry)
+        self.queue_depth = Gauge("isr_queue_messages", "Messages waiting", ("queue",), registry=self.registry)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
