@@ -115,6 +115,13 @@ class Unconfirmed(HubError):
     retryable = True
 
 
+class AlreadyDecided(HubError):
+    """A decision on this message and party is in the ledger; read it instead of deciding again."""
+
+    code = "already-decided"
+    retryable = True
+
+
 class LedgerContradiction(HubError):
     """The ledger's head, tiles and entries do not agree; the hub does not run on it."""
 

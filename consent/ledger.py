@@ -1,0 +1,506 @@
+"""The disclosure ledger: an append-only Merkle log in the hub's own database.
+
+Three things are kept and must agree: the entries, the tiles (every complete node of the tree, so that a
+proof needs O(log n) reads) and one head row (size, frontier, root). All three change in the caller's
+transaction, so that an entry is durable exactly when the decision it records is. Checkpoints are signed
+afterwards, each over a head that is already durable: a signature may lag behind the head, never lead it.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from consent import merkle, tiles
+from consent.entry import COMMON_FIELDS, DECISION_KINDS
+from consent.merkle import HASH_SIZE, ProofError, leaf_hash
+from consent.note import Checkpoint, Signer, TlogProof, open_checkpoint
+from schemas.canonical import canonical_trusted
+from schemas.clock import Clock
+from schemas.database import BigInt, metadata, reading
+from schemas.errors import AlreadyDecided, BadProof, LedgerContradiction, NotFound, TooLarge
+
+__all__ = ["Checkpoint", "Entry", "Ledger", "Signer"]
+
+ledger_entry = sa.Table(
+    "ledger_entry",
+    metadata,
+    sa.Column("idx", BigInt, primary_key=True, autoincrement=False),
+    sa.Column("leaf", sa.LargeBinary(HASH_SIZE), nullable=False),
+    sa.Column("entry", sa.LargeBinary, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("party", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Index("ix_ledger_entry_message", "message"),
+)
+_is_decision = ledger_entry.c.kind.in_([sa.literal_column(f"'{kind}'") for kind in DECISION_KINDS])
+sa.Index(
+    "uq_ledger_entry_decision",
+    ledger_entry.c.source,
+    ledger_entry.c.message,
+    ledger_entry.c.party,
+    unique=True,
+    sqlite_where=_is_decision,
+    postgresql_where=_is_decision,
+)
+ledger_tile = sa.Table(
+    "ledger_tile",
+    metadata,
+    sa.Column("level", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("n", BigInt, primary_key=True, autoincrement=False),
+    sa.Column("hashes", sa.LargeBinary, nullable=False),
+)
+ledger_head = sa.Table(
+    "ledger_head",
+    metadata,
+    sa.Column("id", sa.SmallInteger, sa.CheckConstraint("id = 1", name="one_row"), primary_key=True),
+    sa.Column("size", BigInt, nullable=False),
+    sa.Column("frontier", sa.LargeBinary, nullable=False),
+    sa.Column("root", sa.LargeBinary(HASH_SIZE), nullable=False),
+)
+ledger_checkpoint = sa.Table(
+    "ledger_checkpoint",
+    metadata,
+    sa.Column("size", BigInt, primary_key=True, autoincrement=False),
+    sa.Column("note", sa.Text, nullable=False),
+)
+
+_RESTORE = (
+    "Stop every hub process, keep a copy of the database, compare it with the newest exported checkpoint "
+    "(isr-hub verify), and restore the newest backup that verifies"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry to append. *body* is plain JSON without floats, holds no personal detail, and repeats
+    the other four fields beside the time `at`: the ledger adds nothing to it.
+    """
+
+    kind: str
+    source: str
+    message: str
+    party: str
+    body: dict[str, Any]
+
+    def encode(self) -> bytes:
+        """The canonical bytes that are hashed. Raises `ValueError` when *body* says something else than
+        the columns, and `TooLarge` over 65,535 bytes.
+        """
+        body = self.body
+        if (
+            body.get("kind") != self.kind
+            or body.get("source") != self.source
+            or body.get("message") != self.message
+            or body.get("party") != self.party
+            or "at" not in body
+        ):
+            raise ValueError(f"an entry's body repeats its {', '.join(COMMON_FIELDS)}")
+        data = canonical_trusted(body)
+        if len(data) > tiles.MAX_ENTRY_BYTES:
+            raise TooLarge("a ledger entry is longer than 65,535 bytes; record digests, not content")
+        return data
+
+
+class Ledger:
+    """The ledger in the database behind *engine*, signed by *signer* under *origin*.
+
+    Any number of processes and threads may hold one on the same database: the head row serialises them.
+    """
+
+    def __init__(self, engine: sa.Engine, signer: Signer, origin: str, clock: Clock) -> None:
+        self.origin = origin
+        self._engine = engine
+        self._reading = reading(engine)
+        self._signer = signer
+        self._clock = clock
+        # The edge that the last append in this process left, with its root. It is used again only when the
+        # head row states the same root: after a rollback, or an append elsewhere, it is read anew.
+        self._edge = tiles.Edge()
+        self._edge_root = merkle.EMPTY_ROOT
+        # Roots by size that this edge itself went through: each is a prefix of the next by construction.
+        self._passed: dict[int, bytes] = {}
+
+    def start(self) -> None:
+        """Makes the head row of an empty ledger, and checks that the head, the tiles, the last entry and
+        the newest checkpoint agree, in O(log n) reads. Safe to repeat.
+
+        Raises `LedgerContradiction`, saying how to mend it; the hub MUST NOT run then.
+        """
+        with self._engine.begin() as connection:
+            if connection.execute(sa.select(ledger_head.c.size)).first() is None:
+                if connection.execute(sa.select(ledger_entry.c.idx).limit(1)).first() is not None:
+                    raise LedgerContradiction(f"There are ledger entries but no head row. {_RESTORE}.")
+                row = {"id": 1, "size": 0, "frontier": b"", "root": merkle.EMPTY_ROOT}
+                self._insert_new(connection, ledger_head, [row])
+        with self._reading.connect() as connection:
+            self._check(connection)
+
+    def append(self, connection: sa.Connection, entries: Sequence[Entry]) -> range:
+        """Appends *entries* in the caller's transaction on *connection* and returns their indices.
+
+        Nothing is durable, and no index is taken, until the caller commits; a rollback or a crash before that
+        leaves the ledger as it was. Other writers wait from here until the transaction ends, so call it
+        late. Raises `AlreadyDecided` when a decision on the same message and party is recorded, and
+        `LedgerContradiction` when the head changed under the lock.
+        """
+        if not entries:
+            return range(0)
+        encoded = [entry.encode() for entry in entries]
+        leaves = [leaf_hash(data) for data in encoded]
+        size, frontier, root = self._locked_head(connection)
+        edge = self._edge_at(connection, size, frontier, root)
+        self._edge_root = (
+            b""  # until this is done the edge belongs to no root: an error below makes it be read anew
+        )
+        changed = edge.extend(leaves)
+        rows = [
+            {
+                "idx": size + i,
+                "leaf": leaves[i],
+                "entry": encoded[i],
+                "source": entry.source,
+                "message": entry.message,
+                "party": entry.party,
+                "kind": entry.kind,
+            }
+            for i, entry in enumerate(entries)
+        ]
+        try:
+            connection.execute(sa.insert(ledger_entry), rows)
+        except sa.exc.IntegrityError as error:
+            # Not `from error`: the driver's text repeats the row.
+            if self._has_index(connection, error, size):
+                raise LedgerContradiction(f"An entry stands beyond the head. {_RESTORE}.") from None
+            raise AlreadyDecided from None
+        self._write_tiles(connection, changed)
+        new_frontier, new_root = b"".join(edge.frontier()), edge.root()
+        written = connection.execute(
+            sa.update(ledger_head)
+            .where(ledger_head.c.id == 1, ledger_head.c.size == size, ledger_head.c.root == root)
+            .values(size=edge.size, frontier=new_frontier, root=new_root)
+        )
+        if written.rowcount != 1:
+            raise LedgerContradiction("Another writer moved the ledger's head; roll back and try again.")
+        self._edge_root = new_root
+        self._passed[edge.size] = new_root
+        return range(size, edge.size)
+
+    def sign(self) -> Checkpoint:
+        """Signs the head when it is ahead of the newest checkpoint, and returns the newest checkpoint.
+
+        The checkpoint is durable when it returns. Safe to repeat, and to run in several processes: a crash
+        before the commit leaves entries unsigned, and the next call signs them. Never signs a head that
+        is not consistent with the newest checkpoint: raises `LedgerContradiction`.
+        """
+        with self._reading.connect() as connection:
+            newest = self._newest(connection)
+            head = self._head(connection)
+            if newest is not None and newest.size == head.size and newest.root == head.root:
+                return newest
+            self._check_consistent(connection, newest, head)
+        signed = head.signed_by(self._signer)
+        # Ed25519 is deterministic: two processes that sign the same head write the same note, and either may
+        # win.
+        with self._engine.begin() as connection:
+            self._insert_new(connection, ledger_checkpoint, [{"size": signed.size, "note": signed.note}])
+        for size in [size for size in self._passed if size < signed.size]:
+            del self._passed[size]
+        return signed
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The newest signed checkpoint, or nothing when none was signed yet."""
+        with self._reading.connect() as connection:
+            return self._newest(connection)
+
+    def head(self) -> Checkpoint:
+        """The durable head, signed or not."""
+        with self._reading.connect() as connection:
+            return self._head(connection)
+
+    def entries(self, start: int, stop: int) -> list[bytes]:
+        """The entries from *start* up to, not including, *stop*, as far as they exist."""
+        with self._reading.connect() as connection:
+            return _entries(connection, start, stop)
+
+    def find(self, message: str) -> list[tuple[int, bytes]]:
+        """Every entry about *message*, as (index, entry), in order."""
+        query = (
+            sa.select(ledger_entry.c.idx, ledger_entry.c.entry)
+            .where(ledger_entry.c.message == message)
+            .order_by(ledger_entry.c.idx)
+        )
+        with self._reading.connect() as connection:
+            return [(idx, bytes(entry)) for idx, entry in connection.execute(query)]
+
+    def inclusion_proof(self, idx: int, size: int) -> list[bytes]:
+        """The audit path of entry *idx* in the tree of *size* entries, leaf upwards. Raises `BadProof`
+        outside it.
+        """
+        with self._reading.connect() as connection:
+            return self._prove(connection, lambda read: merkle.inclusion_proof(idx, size, read))
+
+    def consistency_proof(self, old: int, new: int) -> list[bytes]:
+        """The proof that the first *old* of *new* entries are still the same. Raises `BadProof` outside
+        the tree.
+        """
+        with self._reading.connect() as connection:
+            return self._prove(connection, lambda read: merkle.consistency_proof(old, new, read))
+
+    def tlog_proof(self, idx: int) -> str:
+        """Entry *idx* and its place under the newest checkpoint as one text (c2sp.org/tlog-proof@v1), to
+        hand to a court or the Privacy Commissioner. The entry itself travels as the extra data.
+
+        Raises `NotFound` while no checkpoint covers the entry.
+        """
+        with self._reading.connect() as connection:
+            newest = self._newest(connection)
+            if newest is None or not 0 <= idx < newest.size:
+                raise NotFound("no signed checkpoint covers this entry")
+            size = newest.size
+            path = self._prove(connection, lambda read: merkle.inclusion_proof(idx, size, read))
+            return TlogProof(idx, tuple(path), newest, _entries(connection, idx, idx + 1)[0]).encode()
+
+    def export(self, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Checkpoint:
+        """Writes the newest checkpoint and what it covers into *folder* as static files
+        (c2sp.org/tlog-tiles), and returns it. Only what a former export there lacks is written;
+        *progress* is told (tiles done, tiles in all).
+
+        The checkpoint is replaced last and at once: a crash leaves the former export, still complete.
+        Raises `LedgerContradiction` when the folder's checkpoint is not an earlier one of this ledger.
+        """
+        folder = Path(folder)
+        newest = self.sign()
+        former = self._former_export(folder, newest)
+        wanted = [
+            item for item in tiles.shape(newest.size) if not _is_exported(item, former.size if former else 0)
+        ]
+        with self._reading.connect() as connection:
+            for done, (level, number, width) in enumerate(wanted):
+                hashes = self._read_tile(connection, level, number)[: width * HASH_SIZE]
+                _write_file(folder / tiles.tile_path(level, number, width), hashes)
+                if level == 0:
+                    first = number * tiles.WIDTH
+                    bundle = tiles.write_bundle(_entries(connection, first, first + width))
+                    _write_file(folder / tiles.bundle_path(number, width), bundle)
+                if progress:
+                    progress(done + 1, len(wanted))
+        _write_file(folder / "checkpoint", newest.note.encode())
+        return newest
+
+    def rebuild_tiles(self) -> Checkpoint:
+        """Writes tiles and head anew from the entries, when the entries still lead to the newest checkpoint.
+
+        For a ledger whose tiles or head were damaged. One transaction: a crash leaves it as it was.
+        Raises `LedgerContradiction` when an entry does not hash to its leaf, or the entries are not the ones
+        that were signed; then only a backup helps.
+        """
+        with self._engine.begin() as connection:
+            newest = self._newest(connection)
+            edge, signed_root = tiles.Edge(), merkle.EMPTY_ROOT
+            connection.execute(sa.delete(ledger_tile))
+            while block := _leaves(connection, edge.size, tiles.WIDTH):
+                if newest and edge.size < newest.size <= edge.size + len(block):
+                    cut = newest.size - edge.size
+                    self._write_tiles(connection, edge.extend(block[:cut]))
+                    signed_root, block = edge.root(), block[cut:]
+                self._write_tiles(connection, edge.extend(block))
+            if newest and (edge.size < newest.size or signed_root != newest.root):
+                raise LedgerContradiction(f"The entries are not those of the newest checkpoint. {_RESTORE}.")
+            values = {"size": edge.size, "frontier": b"".join(edge.frontier()), "root": edge.root()}
+            connection.execute(sa.delete(ledger_head))
+            connection.execute(sa.insert(ledger_head), [{"id": 1, **values}])
+            return self._head(connection)
+
+    def _locked_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes]:
+        # FOR UPDATE is empty on SQLite, where the transaction began with the write lock.
+        row = connection.execute(
+            sa.select(ledger_head).where(ledger_head.c.id == 1).with_for_update()
+        ).first()
+        if row is None:
+            raise LedgerContradiction("The ledger has no head row; call start() first.")
+        return row.size, bytes(row.frontier), bytes(row.root)
+
+    def _edge_at(self, connection: sa.Connection, size: int, frontier: bytes, root: bytes) -> tiles.Edge:
+        """The edge of the tree under the locked head. INVARIANT: it leads to *root*, or nothing is
+        appended.
+        """
+        if self._edge_root != root or self._edge.size != size:
+            try:
+                edge = tiles.Edge(size, lambda level, n: self._read_tile(connection, level, n))
+            except ProofError as error:
+                raise LedgerContradiction(f"The ledger's tiles are incomplete. {_RESTORE}.") from error
+            if edge.root() != root or b"".join(edge.frontier()) != frontier:
+                raise LedgerContradiction(f"The ledger's tiles do not lead to its head. {_RESTORE}.")
+            self._edge = edge
+            self._passed = {size: root}
+        return self._edge
+
+    def _has_index(self, connection: sa.Connection, error: sa.exc.IntegrityError, size: int) -> bool:
+        """Whether the insert failed because an entry already stands at or beyond *size*.
+
+        PostgreSQL names the constraint (and has ended the transaction, so it cannot be asked); SQLite
+        can be asked.
+        """
+        if self._engine.dialect.name == "postgresql":
+            name = getattr(getattr(error.orig, "diag", None), "constraint_name", "")
+            return bool(name != "uq_ledger_entry_decision")
+        beyond = sa.select(ledger_entry.c.idx).where(ledger_entry.c.idx >= size).limit(1)
+        return connection.execute(beyond).first() is not None
+
+    def _write_tiles(self, connection: sa.Connection, changed: dict[tuple[int, int], bytes]) -> None:
+        if not changed:
+            return
+        rows = [{"level": level, "n": n, "hashes": hashes} for (level, n), hashes in changed.items()]
+        insert = self._dialect_insert(ledger_tile)
+        connection.execute(
+            insert.on_conflict_do_update(
+                index_elements=["level", "n"], set_={"hashes": insert.excluded.hashes}
+            ),
+            rows,
+        )
+
+    def _insert_new(self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+        connection.execute(self._dialect_insert(table).on_conflict_do_nothing(), rows)
+
+    def _dialect_insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        if self._engine.dialect.name == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
+
+    def _read_tile(self, connection: sa.Connection, level: int, number: int) -> bytes:
+        where = (ledger_tile.c.level == level, ledger_tile.c.n == number)
+        found = connection.execute(sa.select(ledger_tile.c.hashes).where(*where)).scalar()
+        return bytes(found or b"")
+
+    def _head(self, connection: sa.Connection) -> Checkpoint:
+        row = connection.execute(sa.select(ledger_head.c.size, ledger_head.c.root)).first()
+        if row is None:
+            raise LedgerContradiction("The ledger has no head row; call start() first.")
+        return Checkpoint(self.origin, row.size, bytes(row.root))
+
+    def _newest(self, connection: sa.Connection) -> Checkpoint | None:
+        query = sa.select(ledger_checkpoint.c.note).order_by(ledger_checkpoint.c.size.desc()).limit(1)
+        note = connection.execute(query).scalar()
+        if note is None:
+            return None
+        try:
+            return open_checkpoint(note, [self._signer.key], self.origin)
+        except ProofError as error:
+            raise LedgerContradiction(
+                "The newest checkpoint was not signed by the configured key for this origin. Start the hub "
+                "with the key and origin of this ledger, or use an empty database for a new ledger."
+            ) from error
+
+    def _prove(
+        self, connection: sa.Connection, make: Callable[[merkle.ReadNode], list[bytes]]
+    ) -> list[bytes]:
+        try:
+            return make(tiles.node_reader(lambda level, n: self._read_tile(connection, level, n)))
+        except ProofError as error:
+            raise BadProof(str(error)) from error
+
+    def _check_consistent(
+        self, connection: sa.Connection, newest: Checkpoint | None, head: Checkpoint
+    ) -> None:
+        """Returns when *head* continues *newest*: known by construction, or else proved from the tiles."""
+        old = newest or Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
+        passed = self._passed
+        if passed.get(old.size) == old.root and passed.get(head.size) == head.root and old.size < head.size:
+            return
+        try:
+            read = tiles.node_reader(lambda level, n: self._read_tile(connection, level, n))
+            proof = merkle.consistency_proof(old.size, head.size, read)
+            merkle.verify_consistency(old.size, head.size, old.root, head.root, proof)
+        except ProofError as error:
+            raise LedgerContradiction(
+                f"The ledger's head does not continue its newest checkpoint. {_RESTORE}."
+            ) from error
+
+    def _check(self, connection: sa.Connection) -> None:
+        head_row = connection.execute(sa.select(ledger_head)).one()
+        head = self._head(connection)
+        last = connection.execute(sa.select(sa.func.max(ledger_entry.c.idx))).scalar()
+        if head.size != (0 if last is None else last + 1):
+            raise LedgerContradiction(f"The last entry is not the one that the head states. {_RESTORE}.")
+        edge = self._edge_at(connection, head.size, bytes(head_row.frontier), head.root)
+        self._edge, self._edge_root = edge, head.root
+        if last is not None:
+            row = connection.execute(
+                sa.select(ledger_entry.c.leaf, ledger_entry.c.entry).where(ledger_entry.c.idx == last)
+            ).one()
+            tile = self._read_tile(connection, 0, last // tiles.WIDTH)
+            stored = tiles.hashes_of(tile)[last % tiles.WIDTH]
+            if not leaf_hash(bytes(row.entry)) == bytes(row.leaf) == stored:
+                raise LedgerContradiction(f"The last entry does not hash to its leaf. {_RESTORE}.")
+        newest = self._newest(connection)
+        self._passed = {}  # start() proves what append may then take as known
+        self._check_consistent(connection, newest, head)
+        self._passed = {head.size: head.root}
+        if newest is not None:
+            self._passed[newest.size] = newest.root
+
+    def _former_export(self, folder: Path, newest: Checkpoint) -> Checkpoint | None:
+        path = folder / "checkpoint"
+        if not path.exists():
+            return None
+        try:
+            former = open_checkpoint(path.read_text("utf-8"), [self._signer.key], self.origin)
+            with self._reading.connect() as connection:
+                self._check_consistent(connection, former, newest)
+        except (ProofError, LedgerContradiction, UnicodeDecodeError) as error:
+            raise LedgerContradiction(
+                "The folder holds an export that this ledger does not continue. Keep it as evidence, and "
+                "export into an empty folder."
+            ) from error
+        return former
+
+
+def _entries(connection: sa.Connection, start: int, stop: int) -> list[bytes]:
+    query = (
+        sa.select(ledger_entry.c.entry)
+        .where(ledger_entry.c.idx >= start, ledger_entry.c.idx < stop)
+        .order_by(ledger_entry.c.idx)
+    )
+    return [bytes(entry) for entry in connection.execute(query).scalars()]
+
+
+def _leaves(connection: sa.Connection, start: int, count: int) -> list[bytes]:
+    """The leaves of up to *count* entries from *start*, each checked against its entry and its place."""
+    rows = connection.execute(
+        sa.select(ledger_entry.c.idx, ledger_entry.c.leaf, ledger_entry.c.entry)
+        .where(ledger_entry.c.idx >= start)
+        .order_by(ledger_entry.c.idx)
+        .limit(count)
+    ).all()
+    for expected, row in enumerate(rows, start):
+        if row.idx != expected or leaf_hash(bytes(row.entry)) != bytes(row.leaf):
+            raise LedgerContradiction(f"Entry {expected} is missing or was changed. {_RESTORE}.")
+    return [bytes(row.leaf) for row in rows]
+
+
+def _is_exported(item: tuple[int, int, int], former_size: int) -> bool:
+    """Whether the tile *item* (level, number, width) was full or equally wide in an export of
+    *former_size*.
+    """
+    level, number, width = item
+    there: int = former_size // tiles.WIDTH**level - number * tiles.WIDTH
+    return there >= width if width == tiles.WIDTH else there == width
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Writes *data* to *path* at once: a reader, or a crash, sees the old file or the new one, never a
+    part.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

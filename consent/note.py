@@ -1,0 +1,338 @@
+"""Signed notes (c2sp.org/signed-note), checkpoints (tlog-checkpoint), cosignatures v1 (tlog-cosignature) and
+proofs to hand over (tlog-proof).
+
+Everything read here may come from an opponent: every reader raises `ProofError` and nothing else, and its
+message never repeats what was read.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from consent.merkle import HASH_SIZE, ProofError, leaf_hash, verify_inclusion
+
+__all__ = [
+    "Checkpoint",
+    "Key",
+    "ProofError",
+    "Signer",
+    "TlogProof",
+    "cosigned_text",
+    "open_checkpoint",
+    "open_note",
+    "split_note",
+]
+
+ED25519 = 0x01
+COSIGNATURE_V1 = 0x04
+MAX_NOTE_BYTES = 1_000_000
+MAX_SIGNATURES = 100  # readers must take at least 16; a bound keeps a hostile note cheap
+MAX_PATH = 63  # hashes of a proof in any tree that a checkpoint can name
+MAX_SIZE = 2**63 - 1
+_DASH = "— "  # U+2014 and a space open each signature line
+_PROOF_HEADER = "c2sp.org/tlog-proof@v1"
+_SKEY_PREFIX = "PRIVATE+KEY+"
+_TIMESTAMP_BYTES = 8
+_PATH_TOO_LONG = "the proof is too long"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A public key that verifies lines of one *name*; *algorithm* is `ED25519` or `COSIGNATURE_V1`."""
+
+    name: str
+    algorithm: int
+    public: bytes
+
+    @property
+    def id(self) -> bytes:
+        """The four bytes that say which key a line was made with."""
+        return sha256(self.name.encode() + b"\n" + bytes([self.algorithm]) + self.public).digest()[:4]
+
+    @classmethod
+    def from_vkey(cls, vkey: str) -> "Key":
+        """The key of a *vkey*, `name+hex id+base64(algorithm, key)`. Raises `ProofError`."""
+        name, _, rest = vkey.strip().partition("+")
+        identifier, _, encoded = rest.partition("+")
+        raw = _from_base64(encoded, "the public key")
+        if not _is_key_name(name) or not raw or raw[0] not in (ED25519, COSIGNATURE_V1):
+            raise ProofError("this is not an Ed25519 or cosignature/v1 verifier key")
+        key = cls(name, raw[0], raw[1:])
+        if len(key.public) != HASH_SIZE or identifier.lower() != key.id.hex():
+            raise ProofError("the verifier key does not match its own key id")
+        return key
+
+    def vkey(self) -> str:
+        """The key as text that people exchange."""
+        return f"{self.name}+{self.id.hex()}+{_to_base64(bytes([self.algorithm]) + self.public)}"
+
+    def check(self, text: str, signature: bytes) -> int | None:
+        """Returns when *signature* is this key's over *text*: for a cosignature its time (POSIX
+        seconds), else nothing. Raises `ProofError`.
+        """
+        moment, signed = None, text.encode()
+        if self.algorithm == COSIGNATURE_V1:
+            moment = int.from_bytes(signature[:_TIMESTAMP_BYTES], "big")
+            signed = cosigned_text(text, moment)
+            signature = signature[_TIMESTAMP_BYTES:]
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, signed)
+        except (InvalidSignature, ValueError) as error:
+            raise ProofError("a signature of a known key does not verify") from error
+        return moment
+
+
+class Signer:
+    """A private key that signs lines under its *name*; never shown, kept in a file that only its owner
+    may read.
+    """
+
+    def __init__(self, name: str, seed: bytes, algorithm: int = ED25519) -> None:
+        if not _is_key_name(name):
+            raise ProofError("a key name holds no space, no plus sign and no control character")
+        self._seed = seed
+        self._private = Ed25519PrivateKey.from_private_bytes(seed)
+        self.key = Key(name, algorithm, self._private.public_key().public_bytes_raw())
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Signer({self.name})"
+
+    @classmethod
+    def generate(cls, name: str, algorithm: int = ED25519) -> "Signer":
+        """A new random key."""
+        return cls(name, os.urandom(32), algorithm)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> "Signer":
+        """The key stored at *path* by `save`. Raises `ProofError` when it is damaged, or others may read
+        it.
+        """
+        try:
+            if os.name == "posix" and Path(path).stat().st_mode & 0o077:
+                raise ProofError("others may read the private key file; run chmod 600 on it")
+            stored = Path(path).read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProofError("the private key file cannot be read") from error
+        name, _, rest = stored.removeprefix(_SKEY_PREFIX).partition("+")
+        identifier, _, encoded = rest.partition("+")
+        raw = _from_base64(encoded, "the private key")
+        if not stored.startswith(_SKEY_PREFIX) or len(raw) != 1 + HASH_SIZE:
+            raise ProofError("this is not a private key file")
+        signer = cls(name, raw[1:], raw[0])
+        if identifier != signer.key.id.hex():
+            raise ProofError("the private key does not match its own key id")
+        return signer
+
+    def save(self, path: str | Path) -> None:
+        """Writes the key to a new file at *path*, mode 0600, durable when it returns.
+
+        Raises `FileExistsError` rather than replace a key: with it the ledger could no longer be continued.
+        """
+        raw = bytes([self.key.algorithm]) + self._seed
+        text = f"{_SKEY_PREFIX}{self.name}+{self.key.id.hex()}+{_to_base64(raw)}\n"
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(handle)
+
+    def vkey(self) -> str:
+        """The public key as text, to be given to everybody who should be able to verify."""
+        return self.key.vkey()
+
+    def sign(self, text: str, moment: int | None = None) -> str:
+        """The signature line over *text*, with its newline; *moment* (POSIX seconds) is for cosignatures."""
+        prefix, signed = b"", text.encode()
+        if self.key.algorithm == COSIGNATURE_V1:
+            if moment is None:
+                raise ValueError("a cosignature states its time")
+            prefix, signed = moment.to_bytes(_TIMESTAMP_BYTES, "big"), cosigned_text(text, moment)
+        return f"{_DASH}{self.name} {_to_base64(self.key.id + prefix + self._private.sign(signed))}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a log commits to: *size* entries under *root*. *note* is the signed note it came in, "" when
+    unsigned.
+    """
+
+    origin: str
+    size: int
+    root: bytes
+    note: str = ""
+
+    def text(self) -> str:
+        """The three lines that are signed."""
+        return f"{self.origin}\n{self.size}\n{_to_base64(self.root)}\n"
+
+    def signed_by(self, signer: Signer) -> "Checkpoint":
+        """The same checkpoint in a note with one signature."""
+        return Checkpoint(self.origin, self.size, self.root, f"{self.text()}\n{signer.sign(self.text())}")
+
+    @classmethod
+    def from_note(cls, note: str) -> "Checkpoint":
+        """The checkpoint that *note* states, its signatures NOT verified. Raises `ProofError`."""
+        text, _ = split_note(note)
+        lines = text.split("\n")
+        if len(lines) < 4 or not all(lines[:-1]):
+            raise ProofError("a checkpoint has an origin, a tree size and a root hash, each on its line")
+        root = _from_base64(lines[2], "the root hash")
+        if len(root) != HASH_SIZE:
+            raise ProofError("the root hash is not 32 bytes")
+        return cls(lines[0], _number(lines[1], "the tree size"), root, note)
+
+
+@dataclass(frozen=True, slots=True)
+class TlogProof:
+    """One entry's place in a checkpointed tree, to be verified offline; *extra* is carried and proves
+    nothing.
+    """
+
+    index: int
+    path: tuple[bytes, ...]
+    checkpoint: Checkpoint
+    extra: bytes | None = None
+
+    def encode(self) -> str:
+        """The proof as text, for a file named `*.tlog-proof`."""
+        lines = [_PROOF_HEADER]
+        if self.extra is not None:
+            lines.append(f"extra {_to_base64(self.extra)}")
+        lines.append(f"index {self.index}")
+        lines.extend(_to_base64(item) for item in self.path)
+        return "\n".join(lines) + "\n\n" + self.checkpoint.note
+
+    @classmethod
+    def decode(cls, text: str) -> "TlogProof":
+        """The proof in *text*, nothing of it verified. Raises `ProofError`."""
+        head, separator, note = text.partition("\n\n")
+        lines = head.split("\n")
+        if not separator or len(text) > 2 * MAX_NOTE_BYTES or lines.pop(0) != _PROOF_HEADER:
+            raise ProofError("this is not a tlog-proof")
+        extra = None
+        if lines and lines[0].startswith("extra "):
+            extra = _from_base64(lines.pop(0).removeprefix("extra "), "the extra data")
+        if not lines or not lines[0].startswith("index "):
+            raise ProofError("the proof does not say its index")
+        index = _number(lines.pop(0).removeprefix("index "), "the index")
+        return cls(index, tuple(read_path(lines)), Checkpoint.from_note(note), extra)
+
+    def verify(self, entry: bytes, keys: Sequence[Key]) -> None:
+        """Returns when one of *keys* signed the checkpoint and *entry* stands at *index* in it, else
+        `ProofError`.
+        """
+        open_checkpoint(self.checkpoint.note, keys)
+        verify_inclusion(self.index, self.checkpoint.size, leaf_hash(entry), self.path, self.checkpoint.root)
+
+
+def read_path(lines: Iterable[str]) -> list[bytes]:
+    """The hashes of a proof, one base64 line each. Raises `ProofError` for more than 63, or another
+    length.
+    """
+    path = [_from_base64(line, "a hash of the proof") for line in lines]
+    if len(path) > MAX_PATH:
+        raise ProofError(_PATH_TOO_LONG)
+    if any(len(item) != HASH_SIZE for item in path):
+        raise ProofError("a hash in the proof is not 32 bytes")
+    return path
+
+
+def write_path(path: Iterable[bytes]) -> str:
+    """The hashes of a proof, one base64 line each."""
+    return "".join(f"{_to_base64(item)}\n" for item in path)
+
+
+def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
+    """The text of *note*, and its signatures as (key name, key id and signature). Raises `ProofError`."""
+    if len(note) > MAX_NOTE_BYTES:
+        raise ProofError("the note is too large")
+    try:
+        note.encode()
+    except UnicodeEncodeError as error:
+        raise ProofError("the note is not valid UTF-8") from error
+    if any(character < " " and character != "\n" for character in note):
+        raise ProofError("the note holds a control character")
+    at = note.rfind("\n\n")
+    if at < 0 or not note.endswith("\n"):
+        raise ProofError("the note has no signature block")
+    text, lines = note[: at + 1], note[at + 2 : -1].split("\n")
+    if len(lines) > MAX_SIGNATURES:
+        raise ProofError("the note has too many signatures")
+    signatures = []
+    for line in lines:
+        name, _, encoded = line.removeprefix(_DASH).partition(" ")
+        raw = _from_base64(encoded, "a signature line")
+        if not line.startswith(_DASH) or not _is_key_name(name) or len(raw) <= 4:
+            raise ProofError("a signature line is not a dash, a key name and a signature")
+        signatures.append((name, raw))
+    return text, signatures
+
+
+def open_note(note: str, keys: Sequence[Key]) -> tuple[str, list[tuple[Key, int | None]]]:
+    """The text of *note*, and which of *keys* signed it (with the time, for a cosignature).
+
+    Lines of unknown keys are ignored. Raises `ProofError` when a line of a known key does not verify, or no
+    line is of a known key.
+    """
+    text, signatures = split_note(note)
+    verified: list[tuple[Key, int | None]] = []
+    for name, raw in signatures:
+        for key in keys:
+            if key.name == name and key.id == raw[:4] and all(key != done for done, _ in verified):
+                verified.append((key, key.check(text, raw[4:])))
+    if not verified:
+        raise ProofError("no known key signed this note")
+    return text, verified
+
+
+def open_checkpoint(note: str, keys: Sequence[Key], origin: str | None = None) -> Checkpoint:
+    """The checkpoint in *note* when one of *keys* signed it (and it is of *origin*, when given), else
+    `ProofError`.
+    """
+    open_note(note, keys)
+    checkpoint = Checkpoint.from_note(note)
+    if origin is not None and checkpoint.origin != origin:
+        raise ProofError("the checkpoint is of another log")
+    return checkpoint
+
+
+def cosigned_text(text: str, moment: int) -> bytes:
+    """What a cosignature v1 of *text* at *moment* (POSIX seconds) signs."""
+    return f"cosignature/v1\ntime {moment}\n{text}".encode()
+
+
+def _is_key_name(name: str) -> bool:
+    return bool(name) and "+" not in name and not any(c.isspace() or c < " " for c in name)
+
+
+def _number(text: str, what: str) -> int:
+    """A decimal without sign and leading zeros, as the formats demand."""
+    if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0") or len(text) > 19:
+        raise ProofError(f"{what} is not a plain decimal number")
+    number = int(text)
+    if number > MAX_SIZE:
+        raise ProofError(f"{what} is too large")
+    return number
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _from_base64(text: str, what: str) -> bytes:
+    """Strict standard base64: one text for one value, so that nobody can vary a proof without changing it."""
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (UnicodeEncodeError, binascii.Error, ValueError) as error:
+        raise ProofError(f"{what} is not base64") from error
+    if _to_base64(data) != text:
+        raise ProofError(f"{what} is not canonical base64")
+    return data
