@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from consent import merkle, tiles
-from consent.entry import COMMON_FIELDS, DECISION_KINDS
+from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY
 from consent.merkle import HASH_SIZE, ProofError, leaf_hash
 from consent.note import Checkpoint, Signer, TlogProof, open_checkpoint
 from schemas.canonical import canonical_trusted
@@ -70,6 +70,7 @@ ledger_checkpoint = sa.Table(
     sa.Column("note", sa.Text, nullable=False),
 )
 
+_CHUNK = 400  # values in one IN list
 _RESTORE = (
     "Stop every hub process, keep a copy of the database, compare it with the newest exported checkpoint "
     "(isr-hub verify), and restore the newest backup that verifies"
@@ -212,6 +213,16 @@ class Ledger:
         for size in [size for size in self._passed if size < signed.size]:
             del self._passed[size]
         return signed
+
+    def ended(self, connection: sa.Connection, disclosures: Sequence[str]) -> set[str]:
+        """Those of *disclosures* (ids) whose delivery has ended, as delivered or refused for good."""
+        ended: set[str] = set()
+        for at in range(0, len(disclosures), _CHUNK):
+            query = sa.select(ledger_entry.c.message).where(
+                ledger_entry.c.kind == DELIVERY, ledger_entry.c.message.in_(disclosures[at : at + _CHUNK])
+            )
+            ended.update(connection.execute(query).scalars())
+        return ended
 
     def checkpoint(self) -> Checkpoint | None:
         """The newest signed checkpoint, or nothing when none was signed yet."""

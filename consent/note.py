@@ -131,16 +131,19 @@ class Signer:
             raise ProofError("the private key does not match its own key id")
         return signer
 
+    def to_text(self) -> str:
+        """The private key as text, with a newline; keep it where only its owner can read."""
+        raw = bytes([self.key.algorithm]) + self._seed
+        return f"{_SKEY_PREFIX}{self.name}+{self.key.id.hex()}+{_to_base64(raw)}\n"
+
     def save(self, path: str | Path) -> None:
         """Writes the key to a new file at *path*, mode 0600, durable when it returns.
 
-        Raises `FileExistsError` rather than replace a key: with it the ledger could no longer be continued.
+        Raises `FileExistsError` rather than replace a key: with another one the ledger could not be continued.
         """
-        raw = bytes([self.key.algorithm]) + self._seed
-        text = f"{_SKEY_PREFIX}{self.name}+{self.key.id.hex()}+{_to_base64(raw)}\n"
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(text)
+            file.write(self.to_text())
             file.flush()
             os.fsync(handle)
 
