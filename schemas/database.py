@@ -27,6 +27,7 @@ def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
     SQLite is opened in WAL mode with `synchronous=FULL`: a commit that returned survives a power cut. Every
     transaction takes the write lock at its start, because a read that is later upgraded fails at once when
     another writer came between. Deleted content is overwritten, since it may be somebody's address.
+    Errors do not repeat the parameters of a statement: they would carry bodies into logs.
     PostgreSQL gets lock and statement timeouts, so that a stuck peer becomes an error and not a silence.
     """
     if url.startswith("sqlite"):
@@ -39,6 +40,7 @@ def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
     milliseconds = int(lock_timeout_seconds * 1000)
     return sa.create_engine(
         url,
+        hide_parameters=True,
         pool_pre_ping=True,
         connect_args={"options": f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds * 6}"},
     )
