@@ -32,7 +32,9 @@ def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
     """
     if url.startswith("sqlite"):
         engine = sa.create_engine(
-            url, connect_args={"timeout": lock_timeout_seconds, "check_same_thread": False}
+            url,
+            hide_parameters=True,
+            connect_args={"timeout": lock_timeout_seconds, "check_same_thread": False},
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediate)
