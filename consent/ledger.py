@@ -1,9 +1,10 @@
 """The disclosure ledger: an append-only Merkle log in the hub's own database.
 
-Three things are kept and must agree: the entries, the tiles (every complete node of the tree, so that a
-proof needs O(log n) reads) and one head row (size, frontier, root). All three change in the caller's
-transaction, so that an entry is durable exactly when the decision it records is. Checkpoints are signed
-afterwards, each over a head that is already durable: a signature may lag behind the head, never lead it.
+Three things are kept and must agree: the entries with their leaves, the tiles (complete subtrees, so that a
+proof needs O(log n) reads; the partial tile of level 0 is the newest leaves themselves) and one head row
+(size, frontier, root). All three change in the caller's transaction, so that an entry is durable exactly
+when the decision it records is. Checkpoints are signed afterwards, each over a head that is already
+durable: a signature may lag behind the head, never lead it.
 """
 
 import os
@@ -12,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from consent import merkle, tiles
-from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY
+from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY, DELIVERY
 from consent.merkle import HASH_SIZE, ProofError, leaf_hash
 from consent.note import Checkpoint, Signer, TlogProof, open_checkpoint
 from schemas.canonical import canonical_trusted
@@ -70,6 +71,20 @@ ledger_checkpoint = sa.Table(
     sa.Column("note", sa.Text, nullable=False),
 )
 
+# The statements of every batch, as text: compiling and binding them through SQLAlchemy's expressions costs
+# more than SQLite needs to run them. The mark `?` becomes the driver's own.
+_SELECT_HEAD = "SELECT size, frontier, root FROM ledger_head WHERE id = 1"
+_INSERT_HEAD = "INSERT INTO ledger_head (id, size, frontier, root) VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING"
+_MOVE_HEAD = "UPDATE ledger_head SET size = ?, frontier = ?, root = ? WHERE id = 1 AND size = ? AND root = ?"
+_INSERT_ENTRIES = (
+    "INSERT INTO ledger_entry (idx, leaf, entry, source, message, party, kind) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_UPSERT_TILE = (
+    "INSERT INTO ledger_tile (level, n, hashes) VALUES (?, ?, ?) "
+    "ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes"
+)
+_SELECT_NEWEST = "SELECT note FROM ledger_checkpoint ORDER BY size DESC LIMIT 1"
+_INSERT_CHECKPOINT = "INSERT INTO ledger_checkpoint (size, note) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _CHUNK = 400  # values in one IN list
 _RESTORE = (
     "Stop every hub process, keep a copy of the database, compare it with the newest exported checkpoint "
@@ -124,6 +139,8 @@ class Ledger:
         # head row states the same root: after a rollback, or an append elsewhere, it is read anew.
         self._edge = tiles.Edge()
         self._edge_root = merkle.EMPTY_ROOT
+        self._trusted: Checkpoint | None = None  # the last checkpoint whose signature was verified here
+        self._mark = "%s" if engine.dialect.name == "postgresql" else "?"
         # Roots by size that this edge itself went through: each is a prefix of the next by construction.
         self._passed: dict[int, bytes] = {}
 
@@ -137,8 +154,7 @@ class Ledger:
             if connection.execute(sa.select(ledger_head.c.size)).first() is None:
                 if connection.execute(sa.select(ledger_entry.c.idx).limit(1)).first() is not None:
                     raise LedgerContradiction(f"There are ledger entries but no head row. {_RESTORE}.")
-                row = {"id": 1, "size": 0, "frontier": b"", "root": merkle.EMPTY_ROOT}
-                self._insert_new(connection, ledger_head, [row])
+                self._write(connection, _INSERT_HEAD, [(0, b"", merkle.EMPTY_ROOT)])
         with self._reading.connect() as connection:
             self._check(connection)
 
@@ -157,36 +173,26 @@ class Ledger:
         size, frontier, root = self._locked_head(connection)
         edge = self._edge_at(connection, size, frontier, root)
         self._edge_root = (
-            b""  # until this is done the edge belongs to no root: an error below makes it be read anew
+            b""  # until this is done the edge belongs to no root: after an error it is read anew
         )
         changed = edge.extend(leaves)
         rows = [
-            {
-                "idx": size + i,
-                "leaf": leaves[i],
-                "entry": encoded[i],
-                "source": entry.source,
-                "message": entry.message,
-                "party": entry.party,
-                "kind": entry.kind,
-            }
-            for i, entry in enumerate(entries)
+            (number, leaf, data, entry.source, entry.message, entry.party, entry.kind)
+            for number, (leaf, data, entry) in enumerate(zip(leaves, encoded, entries, strict=True), size)
         ]
         try:
-            connection.execute(sa.insert(ledger_entry), rows)
+            self._write(connection, _INSERT_ENTRIES, rows)
         except sa.exc.IntegrityError as error:
             # Not `from error`: the driver's text repeats the row.
             if self._has_index(connection, error, size):
                 raise LedgerContradiction(f"An entry stands beyond the head. {_RESTORE}.") from None
             raise AlreadyDecided from None
         self._write_tiles(connection, changed)
-        new_frontier, new_root = b"".join(edge.frontier()), edge.root()
-        written = connection.execute(
-            sa.update(ledger_head)
-            .where(ledger_head.c.id == 1, ledger_head.c.size == size, ledger_head.c.root == root)
-            .values(size=edge.size, frontier=new_frontier, root=new_root)
+        new_root = edge.root()
+        moved = self._write(
+            connection, _MOVE_HEAD, [(edge.size, b"".join(edge.frontier()), new_root, size, root)]
         )
-        if written.rowcount != 1:
+        if moved != 1:
             raise LedgerContradiction("Another writer moved the ledger's head; roll back and try again.")
         self._edge_root = new_root
         self._passed[edge.size] = new_root
@@ -200,16 +206,16 @@ class Ledger:
         is not consistent with the newest checkpoint: raises `LedgerContradiction`.
         """
         with self._reading.connect() as connection:
-            newest = self._newest(connection)
-            head = self._head(connection)
+            newest, head = self._newest(connection), self._head(connection)
             if newest is not None and newest.size == head.size and newest.root == head.root:
                 return newest
             self._check_consistent(connection, newest, head)
         signed = head.signed_by(self._signer)
-        # Ed25519 is deterministic: two processes that sign the same head write the same note, and either may
-        # win.
+        # Ed25519 is deterministic: processes that sign the same head write the same note, and any may win.
         with self._engine.begin() as connection:
-            self._insert_new(connection, ledger_checkpoint, [{"size": signed.size, "note": signed.note}])
+            self._write(connection, _INSERT_CHECKPOINT, [(signed.size, signed.note)])
+        # ‖ A crash before the commit leaves the entries unsigned, until the next call.
+        self._trusted = signed
         for size in [size for size in self._passed if size < signed.size]:
             del self._passed[size]
         return signed
@@ -248,6 +254,14 @@ class Ledger:
         )
         with self._reading.connect() as connection:
             return [(idx, bytes(entry)) for idx, entry in connection.execute(query)]
+
+    def delivered(self, connection: sa.Connection, disclosures: Sequence[str]) -> set[str]:
+        """Which of *disclosures* (ids) the ledger says their recipient has."""
+        query = sa.select(ledger_entry.c.message, ledger_entry.c.entry).where(
+            ledger_entry.c.kind == DELIVERY, ledger_entry.c.message.in_(disclosures)
+        )
+        rows = connection.execute(query)
+        return {message for message, entry in rows if orjson.loads(bytes(entry))["outcome"] == "delivered"}
 
     def inclusion_proof(self, idx: int, size: int) -> list[bytes]:
         """The audit path of entry *idx* in the tree of *size* entries, leaf upwards. Raises `BadProof`
@@ -323,16 +337,18 @@ class Ledger:
                 self._write_tiles(connection, edge.extend(block))
             if newest and (edge.size < newest.size or signed_root != newest.root):
                 raise LedgerContradiction(f"The entries are not those of the newest checkpoint. {_RESTORE}.")
-            values = {"size": edge.size, "frontier": b"".join(edge.frontier()), "root": edge.root()}
             connection.execute(sa.delete(ledger_head))
-            connection.execute(sa.insert(ledger_head), [{"id": 1, **values}])
+            self._write(connection, _INSERT_HEAD, [(edge.size, b"".join(edge.frontier()), edge.root())])
             return self._head(connection)
 
+    def _write(self, connection: sa.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
+        """Runs *statement* for each of *rows* and returns how many rows it touched."""
+        return connection.exec_driver_sql(statement.replace("?", self._mark), list(rows)).rowcount
+
     def _locked_head(self, connection: sa.Connection) -> tuple[int, bytes, bytes]:
-        # FOR UPDATE is empty on SQLite, where the transaction began with the write lock.
-        row = connection.execute(
-            sa.select(ledger_head).where(ledger_head.c.id == 1).with_for_update()
-        ).first()
+        # On SQLite nothing need be locked: the transaction began with the write lock.
+        lock = "" if self._mark == "?" else " FOR UPDATE"
+        row = connection.exec_driver_sql(_SELECT_HEAD + lock).first()
         if row is None:
             raise LedgerContradiction("The ledger has no head row; call start() first.")
         return row.size, bytes(row.frontier), bytes(row.root)
@@ -365,48 +381,46 @@ class Ledger:
         return connection.execute(beyond).first() is not None
 
     def _write_tiles(self, connection: sa.Connection, changed: dict[tuple[int, int], bytes]) -> None:
-        if not changed:
-            return
-        rows = [{"level": level, "n": n, "hashes": hashes} for (level, n), hashes in changed.items()]
-        insert = self._dialect_insert(ledger_tile)
-        connection.execute(
-            insert.on_conflict_do_update(
-                index_elements=["level", "n"], set_={"hashes": insert.excluded.hashes}
-            ),
-            rows,
-        )
-
-    def _insert_new(self, connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-        connection.execute(self._dialect_insert(table).on_conflict_do_nothing(), rows)
-
-    def _dialect_insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-        if self._engine.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
+        rows = [
+            (level, number, hashes)
+            for (level, number), hashes in changed.items()
+            if level or len(hashes) == tiles.FULL_TILE_BYTES
+        ]
+        if rows:
+            self._write(connection, _UPSERT_TILE, rows)
 
     def _read_tile(self, connection: sa.Connection, level: int, number: int) -> bytes:
         where = (ledger_tile.c.level == level, ledger_tile.c.n == number)
         found = connection.execute(sa.select(ledger_tile.c.hashes).where(*where)).scalar()
+        if found is None and level == 0:  # the partial one at the right edge is kept as the entries' leaves
+            first = number * tiles.WIDTH
+            query = (
+                sa.select(ledger_entry.c.leaf)
+                .where(ledger_entry.c.idx >= first, ledger_entry.c.idx < first + tiles.WIDTH)
+                .order_by(ledger_entry.c.idx)
+            )
+            return b"".join(bytes(leaf) for leaf in connection.execute(query).scalars())
         return bytes(found or b"")
 
     def _head(self, connection: sa.Connection) -> Checkpoint:
-        row = connection.execute(sa.select(ledger_head.c.size, ledger_head.c.root)).first()
+        row = connection.exec_driver_sql(_SELECT_HEAD).first()
         if row is None:
             raise LedgerContradiction("The ledger has no head row; call start() first.")
         return Checkpoint(self.origin, row.size, bytes(row.root))
 
     def _newest(self, connection: sa.Connection) -> Checkpoint | None:
-        query = sa.select(ledger_checkpoint.c.note).order_by(ledger_checkpoint.c.size.desc()).limit(1)
-        note = connection.execute(query).scalar()
+        note = connection.exec_driver_sql(_SELECT_NEWEST).scalar()
         if note is None:
             return None
-        try:
-            return open_checkpoint(note, [self._signer.key], self.origin)
-        except ProofError as error:
-            raise LedgerContradiction(
-                "The newest checkpoint was not signed by the configured key for this origin. Start the hub "
-                "with the key and origin of this ledger, or use an empty database for a new ledger."
-            ) from error
+        if self._trusted is None or self._trusted.note != note:
+            try:
+                self._trusted = open_checkpoint(note, [self._signer.key], self.origin)
+            except ProofError as error:
+                raise LedgerContradiction(
+                    "The newest checkpoint was not signed by the configured key for this origin. Start the "
+                    "hub with the key and origin of this ledger, or use an empty database for a new ledger."
+                ) from error
+        return self._trusted
 
     def _prove(
         self, connection: sa.Connection, make: Callable[[merkle.ReadNode], list[bytes]]
@@ -434,12 +448,12 @@ class Ledger:
             ) from error
 
     def _check(self, connection: sa.Connection) -> None:
-        head_row = connection.execute(sa.select(ledger_head)).one()
         head = self._head(connection)
+        frontier = bytes(connection.execute(sa.select(ledger_head.c.frontier)).scalar_one())
         last = connection.execute(sa.select(sa.func.max(ledger_entry.c.idx))).scalar()
         if head.size != (0 if last is None else last + 1):
             raise LedgerContradiction(f"The last entry is not the one that the head states. {_RESTORE}.")
-        edge = self._edge_at(connection, head.size, bytes(head_row.frontier), head.root)
+        edge = self._edge_at(connection, head.size, frontier, head.root)
         self._edge, self._edge_root = edge, head.root
         if last is not None:
             row = connection.execute(

@@ -18,13 +18,14 @@ from typing import Any
 
 import orjson
 import sqlalchemy as sa
-from consent.agreement import Agreements, Party
-from consent.ledger import Entry, Ledger
-from consent.minimise import minimise
 
 from adapters.adapter import Adapter, Native, Reading, Transport
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, DeadLetter, Delivery, Outgoing, deliveries_to
 from broker.outbox import Outbox, remember, seen
+from broker.retry import backoff
+from consent.agreement import Agreements, Party
+from consent.ledger import Entry, Ledger
+from consent.minimise import minimise
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
 from consent.policy import Decision, Outcome, Question, decide
@@ -307,7 +308,7 @@ class Exchange:
         own: Mapping[str, Mapping[str, list[dict[str, str]]]],
         at: str,
     ) -> Iterable[tuple[Entry, Outgoing | None]]:
-        """One decision per recipient, each with its ledger entry and, where something is given, what leaves."""
+        """One decision per recipient, with its ledger entry and, where something is given, what leaves."""
         agreements = self._agreements()
         _, held = holdings(kind.shape, placed.data)
         question = Question(
@@ -388,7 +389,7 @@ class Exchange:
 
     def _deliver(self, party: str, deliveries: Sequence[Delivery]) -> int:
         with reading(self._engine).begin() as connection:
-            ended = self._ledger.ended(connection, [d.headers["id"] for d in deliveries])
+            ended = self._ledger.delivered(connection, [d.headers["id"] for d in deliveries])
         again = [d for d in deliveries if d.headers["id"] in ended]
         waiting = [d for d in deliveries if d.headers["id"] not in ended]
         adapter = self._adapter_of(party)
@@ -418,7 +419,7 @@ class Exchange:
     def _put_back(self, unsent: Sequence[tuple[Delivery, NotSent]]) -> None:
         for delivery, error in unsent:
             log.info("delivery %s waits: %s", delivery.headers["id"], error.code)
-            self._broker.requeue([delivery], delay_seconds=min(600.0, 2.0 ** min(delivery.attempts, 9)))
+            self._broker.requeue([delivery], delay_seconds=backoff(delivery.attempts))
 
     def finish(self, progress: Callable[[int], None] = lambda _: None) -> int:
         """Carries and delivers until nothing can be moved any more; returns how many steps were settled.

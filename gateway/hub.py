@@ -5,20 +5,20 @@ exchange.
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import sqlalchemy as sa
 from adapters.registry import adapter_of
-from consent.agreement import Agreements
-from consent.ledger import Ledger, Signer
 
 from adapters.adapter import Transport
 from adapters.transport import FileDrop
 from broker.broker import Broker
 from broker.embedded import EmbeddedBroker
+from consent.agreement import Agreements
+from consent.ledger import Ledger, Signer
 from consent.people import Keys
 from gateway.exchange import Exchange
 from gateway.settings import Settings
@@ -52,15 +52,16 @@ def open_hub(
     clock: Clock = utc_now,
     transport: Transport | None = None,
     wrap_broker: Callable[[Broker], Broker] = lambda broker: broker,
+    alone: bool = True,
 ) -> Iterator[Hub]:
     """Opens the hub on *settings* and closes it afterwards. The first opening makes the data folder, the keys
     and the tables.
 
     Raises `BadSettings` when another process holds the same embedded data folder: its queues know their
-    consumers only within one process.
+    consumers only within one process. Whoever only looks need not be *alone*.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
-    with _only_one(settings):
+    with _held(settings) if alone else nullcontext():
         engine = open_database(settings.database)
         metadata.create_all(engine)
         broker = wrap_broker(_open_broker(settings, engine, clock))
@@ -135,7 +136,7 @@ def _open_broker(settings: Settings, engine: sa.Engine, clock: Clock) -> Broker:
 
 
 @contextmanager
-def _only_one(settings: Settings) -> Iterator[None]:
+def _held(settings: Settings) -> Iterator[None]:
     if not settings.embedded_broker:
         yield
         return

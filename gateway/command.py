@@ -1,0 +1,295 @@
+"""The `isr-hub` command. Exit 0: good; 1: found something wrong; 2: used wrongly. Every command has `--json`."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.settings import Settings, from_environment
+from schemas.errors import HubError
+
+GOOD, WRONG, MISUSED = 0, 1, 2
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    given = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        status: int = given.run(given)
+    except HubError as error:
+        if given.json:
+            print(json.dumps({"error": error.as_json()}))
+        else:
+            err.print(f"[red]{error.code}[/]: {error.detail}", soft_wrap=True)
+            for problem in error.problems:
+                err.print("  " + problem.line(), markup=False, soft_wrap=True)
+        return WRONG
+    except BrokenPipeError:
+        return GOOD
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="isr-hub", description="The information-sharing hub of the Integrated Safety Response."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, text: str, run: Callable[[argparse.Namespace], int], *, data: bool = True
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="answer in JSON")
+        if data:
+            sub.add_argument("--data", type=Path, help="data folder (default: ISR_HUB_DATA, else var/hub)")
+        sub.set_defaults(run=run)
+        return sub
+
+    demo = add("demo", "one ISR day: simulated, decided, delivered, proved", _demo, data=False)
+    demo.add_argument(
+        "--data", type=Path, default=Path("var/demo"), help="folder to make anew (default: var/demo)"
+    )
+    demo.add_argument("--episodes", type=int, default=119)
+    demo.add_argument("--releases", type=int, default=10)
+    demo.add_argument("--seed", type=int, default=7)
+    demo.add_argument("--engine", choices=("embedded", "real"), default="embedded")
+    serve = add("serve", "the hub with its console", _serve)
+    serve.add_argument("--listen", help="address and port (default 127.0.0.1:8080)")
+    token = add("token", "an access token of the sandbox issuer, to try the HTTP door", _token)
+    token.add_argument("party")
+    token.add_argument("--scope", default="messages:submit messages:read")
+    verify = add("verify", "prove a ledger: every leaf, the tree, every signature", _verify, data=False)
+    verify.add_argument("target", help="data folder, exported folder, file or URL")
+    verify.add_argument(
+        "--key",
+        help="the ledger's public key (vkey) or a file with it; default: ledger.vkey beside the ledger",
+    )
+    verify.add_argument("--since", help="file with an older checkpoint that the ledger must extend")
+    explain = add("explain", "what every party got of a message, and why", _explain)
+    explain.add_argument("message")
+    agreements = add("agreements", "check the agreements, or show what they grant", _agreements, data=False)
+    agreements.add_argument("action", choices=("check", "matrix"))
+    agreements.add_argument("--folder", type=Path, help="default: the agreements in force")
+    agreements.add_argument("--csv", action="store_true", help="matrix as CSV")
+    bench = add("bench", "speed as ratios, measured in one run", _bench, data=False)
+    bench.add_argument("--quick", action="store_true", help="seconds instead of minutes, embedded only")
+    run = add("run", "the hub's processes", _run)
+    run.add_argument("part", choices=("gateway", "exchange", "adapters", "all"))
+    run.add_argument("--until-idle", action="store_true", help="end when nothing can be moved any more")
+    add("migrate", "bring the database to this version", _migrate)
+    letters = add("dead-letters", "what was set aside: list it, send it again", _dead_letters)
+    letters.add_argument("action", choices=("list", "retry"))
+    letters.add_argument("number", nargs="?", help="with retry: the number, or `all`")
+    return parser
+
+
+def _settings(given: argparse.Namespace, **more: Any) -> Settings:
+    return from_environment(data=given.data, **more)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from gateway.sandbox.day import run_day
+    from gateway.sandbox.summary import print_summary
+
+    report = run_day(
+        given.data,
+        episodes=given.episodes,
+        releases=given.releases,
+        seed=given.seed,
+        engine=given.engine,
+        show_progress=not given.json,
+    )
+    if given.json:
+        _print_json(report)
+    else:
+        print_summary(report, out)
+    return GOOD if report["ledger"]["verified"] and report["unlogged"] == 0 else WRONG
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from gateway.serve import serve
+
+    return serve(_settings(given, listen=given.listen), out)
+
+
+def _token(given: argparse.Namespace) -> int:
+    from gateway.auth import mint
+
+    text = mint(_settings(given), given.party, given.scope.split(), seconds=3600)
+    _print_json({"access_token": text, "expires_in": 3600}) if given.json else print(text)
+    return GOOD
+
+
+def _verify(given: argparse.Namespace) -> int:
+    from consent.verify import main as verify
+
+    arguments = [given.target]
+    for name, value in (("--key", given.key), ("--since", given.since)):
+        arguments += [name, value] if value else []
+    return verify(arguments + (["--json"] if given.json else []))
+
+
+def _explain(given: argparse.Namespace) -> int:
+    from gateway.explain import explain, print_explanation
+    from gateway.hub import open_hub
+
+    with open_hub(_settings(given), alone=False) as hub:
+        found = explain(hub, given.message)
+    if given.json:
+        _print_json(found)
+    else:
+        print_explanation(found, out)
+    return GOOD
+
+
+def _agreements(given: argparse.Namespace) -> int:
+    from consent.matrix import check, matrix_csv, matrix_rows
+
+    from consent.agreement import Agreements
+    from gateway.hub import agreements_folder
+
+    folder = given.folder or agreements_folder(from_environment())
+    if given.action == "check":
+        findings = check(folder)
+        if given.json:
+            _print_json(
+                [{"level": f.level, "where": f.where, "detail": f.detail, "fix": f.fix} for f in findings]
+            )
+        else:
+            for finding in findings:
+                out.print(
+                    f"{finding.level}: {finding.where}: {finding.detail} — {finding.fix}",
+                    markup=False,
+                    soft_wrap=True,
+                )
+            out.print(f"{len(findings)} findings in {folder}", markup=False)
+        return WRONG if any(f.level == "error" for f in findings) else GOOD
+    rows = matrix_rows(Agreements.load(folder))
+    if given.json:
+        _print_json([row._asdict() for row in rows])
+    elif given.csv:
+        print(matrix_csv(rows), end="")
+    else:
+        out.print(_matrix_table(rows))
+    return GOOD
+
+
+def _matrix_table(rows: Sequence[Any]) -> Table:
+    """data class × recipient, each cell the views by role."""
+    recipients = sorted({row.recipient for row in rows})
+    cells: dict[tuple[str, str], set[str]] = {}
+    marks = {"full": "A", "reduced": "R", "refer": "H"}
+    for row in rows:
+        cells.setdefault((row.data_class, row.recipient), set()).add(marks.get(row.view, row.view))
+    table = Table(
+        title="What the agreements grant: A in full, R reduced, H by a person of the holder agency; empty: nothing"
+    )
+    table.add_column("class")
+    for recipient in recipients:
+        table.add_column(recipient)
+    for name in sorted({row.data_class for row in rows}):
+        table.add_row(name, *("".join(sorted(cells.get((name, r), ()))) for r in recipients))
+    return table
+
+
+def _bench(given: argparse.Namespace) -> int:
+    from gateway.bench import bench, print_bench
+
+    figures = bench(quick=given.quick, show_progress=not given.json)
+    if given.json:
+        _print_json(figures)
+    else:
+        print_bench(figures, out)
+    return GOOD
+
+
+def _run(given: argparse.Namespace) -> int:
+    from gateway.serve import run
+
+    return run(_settings(given), given.part, until_idle=given.until_idle, as_json=given.json)
+
+
+def _migrate(given: argparse.Namespace) -> int:
+    from gateway.hub import migrate
+
+    revision = migrate(_settings(given))
+    _print_json({"revision": revision}) if given.json else out.print(f"database at revision {revision}")
+    return GOOD
+
+
+def _dead_letters(given: argparse.Namespace) -> int:
+    from gateway.hub import open_hub
+
+    with open_hub(_settings(given), alone=given.action == "retry") as hub:
+        letters = hub.broker.dead_letters()
+        if given.action == "list":
+            if given.json:
+                _print_json(
+                    [
+                        {
+                            "number": d.number,
+                            "queue": d.queue,
+                            "at": d.at,
+                            "headers": dict(d.headers),
+                            **d.error,
+                        }
+                        for d in letters
+                    ]
+                )
+            else:
+                out.print(_letters_table(letters))
+            return GOOD
+        wanted = [d.number for d in letters] if given.number == "all" else [given.number]
+        if wanted == [None]:
+            err.print("say which: a number, or all")
+            return MISUSED
+        results = {number: hub.exchange.send_again(number) for number in wanted}
+        hub.exchange.finish()
+    if given.json:
+        _print_json(
+            {
+                n: {"accepted": r.accepted, "rejected": [e.as_json() for e in r.rejected]}
+                for n, r in results.items()
+            }
+        )
+    else:
+        for number, receipt in results.items():
+            out.print(f"{number}: {len(receipt.accepted)} accepted, {len(receipt.rejected)} set aside again")
+    return WRONG if any(r.rejected for r in results.values()) else GOOD
+
+
+def _letters_table(letters: Sequence[Any]) -> Table:
+    table = Table(title=f"Set aside: {len(letters)}")
+    for heading in ("number", "at", "queue", "from", "why", "where", "fix"):
+        table.add_column(heading, overflow="fold")
+    for letter in letters:
+        problems = letter.error.get("problems") or [{}]
+        table.add_row(
+            letter.number,
+            letter.at,
+            letter.queue,
+            letter.headers.get("party", letter.headers.get("source", "")),
+            letter.error.get("detail", letter.error.get("code", "")),
+            problems[0].get("pointer", ""),
+            problems[0].get("fix", ""),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
