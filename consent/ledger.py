@@ -17,7 +17,7 @@ import orjson
 import sqlalchemy as sa
 
 from consent import merkle, tiles
-from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY, DELIVERY
+from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY
 from consent.merkle import HASH_SIZE, ProofError, leaf_hash
 from consent.note import Checkpoint, Signer, TlogProof, open_checkpoint
 from schemas.canonical import canonical_trusted

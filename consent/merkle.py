@@ -44,16 +44,19 @@ class CompactRange:
         if size < 0 or len(self.nodes) != size.bit_count():
             raise ProofError("the frontier does not have one hash for each perfect subtree")
 
-    def append(self, leaf: bytes) -> None:
-        """Puts *leaf* (a leaf hash, or the root of a perfect subtree that stands for one) at the right
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """Puts *leaves* (leaf hashes, or roots of perfect subtrees that stand for one each) at the right
         end.
         """
         size, nodes = self.size, self.nodes
-        while size & 1:  # a subtree as large as the new one stands to its left: both become one
-            leaf = sha256(b"\x01" + nodes.pop() + leaf).digest()
-            size >>= 1
-        nodes.append(leaf)
-        self.size += 1
+        for leaf in leaves:
+            node, at = leaf, size
+            while at & 1:  # a subtree as large as this one stands to its left: both become one
+                node = sha256(b"\x01" + nodes.pop() + node).digest()
+                at >>= 1
+            nodes.append(node)
+            size += 1
+        self.size = size
 
     def root(self) -> bytes:
         """The root hash of the tree, in at most log2(size) hashes."""

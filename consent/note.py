@@ -139,7 +139,8 @@ class Signer:
     def save(self, path: str | Path) -> None:
         """Writes the key to a new file at *path*, mode 0600, durable when it returns.
 
-        Raises `FileExistsError` rather than replace a key: with another one the ledger could not be continued.
+        Raises `FileExistsError` rather than replace a key: with another one the ledger could not be
+        continued.
         """
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="ascii") as file:

@@ -95,8 +95,7 @@ class Edge:
             if len(tile) != width * HASH_SIZE:
                 raise ProofError(f"tile {number} of level {level} is shorter than the tree needs")
             within = CompactRange()
-            for item in hashes_of(tile):
-                within.append(item)
+            within.extend(hashes_of(tile))
             self._levels.append((number, bytearray(tile), within))
 
     def frontier(self) -> list[bytes]:
@@ -131,12 +130,15 @@ class Edge:
             part = hashes[at : at + WIDTH - within.size]
             at += len(part)
             tile += b"".join(part)
-            for item in part:
-                within.append(item)
             changed[level, number] = bytes(tile)
-            if within.size == WIDTH:
+            if len(part) == WIDTH:
+                complete.append(perfect_root(part))
+            else:
+                within.extend(part)
+                if within.size < WIDTH:
+                    break
                 complete.append(within.nodes[0])
-                number, tile, within = number + 1, bytearray(), CompactRange()
+            number, tile, within = number + 1, bytearray(), CompactRange()
         self._levels[level] = (number, tile, within)
         return complete
 
