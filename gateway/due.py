@@ -80,7 +80,7 @@ class Calendar:
         return day.weekday() < 5 and not self._closed(day)
 
     def after(self, day: date, working_days: int) -> date:
-        """The day on which *working_days* (1 or more) have passed since *day*, never counting *day* itself."""
+        """The day on which *working_days* (1 or more) have passed since *day*; *day* is not counted."""
         if working_days < 1:
             raise ValueError("at least one working day is counted")
         while working_days:
