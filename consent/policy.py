@@ -1,12 +1,32 @@
-"""The decision: what of one message may one party receive, under the agreements in force, and why."""
+"""The decision: what of one message may one party receive, under the agreements in force, and why.
 
-from collections.abc import Mapping
+The order is fixed: guards before clauses, conditions before grants, and at the end the message as a whole: names are never sent without the
+matter they belong to. What no clause in force grants is withheld. A decision is a value; `decide` is pure and never raises, and an operand
+that is missing counts as the answer that gives less.
+
+Everything that matters is finite (roles, services, risk levels, flags), so a decision is remembered by its operands for the day it was made
+and conditions and guards run only on combinations not seen that day.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
+from typing import Any, NamedTuple
 
-from consent.case import Case
-from schemas.classes import Facet
+from consent.agreement import Agreements, Cells, Entry, InForce, Party
+from consent.case import RISK_ORDER, Case
+from consent.conditions import CONDITIONS, Facts
+from consent.guards import AT_RISK, NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
+from schemas.catalogue import Branch, Leaf, published
+from schemas.classes import CASE, FRAME, Facet
+from schemas.errors import UnknownType
+
+HUB = "hub"
+# Who somebody is, and how to meet them safely: never a reason to send a message, only company for one.
+COMPANIONS = frozenset({FRAME, "ID-CORE", "ID-XREF"})
+_REMEMBERED = 50_000  # decisions kept for a day: a few hundred bytes each
 
 
 class Outcome(StrEnum):
@@ -41,7 +61,9 @@ class Question:
 class Decision:
     """What one party may receive of one message, and everything an auditor asks about it. Holds no content.
 
-    *given* says for each ref ("" for the case) which facet in which view, `full` or `reduced`; FRAME is implicit.
+    *given* says for each ref ("" for the case) which facet in which view, `full` or `reduced`; FRAME is implicit. *withheld* are (role, class, reason):
+    a guard's code, `unmet-` and a condition, `no-clause`, `needs-person`, `reduced-view` or `names-alone`. Equal decisions may be
+    one object; its mappings cannot be changed.
     """
 
     outcome: Outcome
@@ -55,3 +77,369 @@ class Decision:
     obligations: tuple[str, ...]
     basis: tuple[str, ...]
     purpose: str
+    recipient: str = ""
+
+
+class FrozenDict(dict[Any, Any]):
+    """A dict that cannot be changed; still a dict for JSON encoders. Remembered decisions share theirs.
+
+    *plans* is the minimiser's memory of what this grant means for the objects of a message.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.plans: dict[Any, Any] = {}
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("a decision cannot be changed")
+
+    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __ior__ = _refuse  # type: ignore[assignment]  # SAFETY: narrows on purpose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as what it is."""
+        return FrozenDict, (dict(self),)
+
+
+_NOTHING = FrozenDict()
+
+
+def decide(agreements: Agreements, question: Question, recipient: Party) -> Decision:
+    """What *recipient* may receive of the message in *question* under *agreements*. Pure, total, never raises."""
+    return _decide(agreements, question, _Cases(question), agreements.in_force(question.at), recipient)
+
+
+def decide_each(agreements: Agreements, question: Question, recipients: Iterable[Party]) -> Iterator[Decision]:
+    """`decide` for each of *recipients*, reading the cases of *question* once. Do not change the cases before the iterator is used up."""
+    cases, in_force = _Cases(question), agreements.in_force(question.at)
+    for recipient in recipients:
+        yield _decide(agreements, question, cases, in_force, recipient)
+
+
+def outward(decision: Decision) -> str:
+    """The one word that an asker hears: refused, referred, restricted and unknown sound alike (safety rule V8)."""
+    return "released" if decision.outcome in (Outcome.PERMIT, Outcome.REDUCED) else "not-available"
+
+
+class _Told(NamedTuple):
+    """One subject as the key of a remembered decision: everything that deciding about it depends on, and nothing else."""
+
+    ref: str
+    role: str
+    facets: frozenset[Facet]
+    services: frozenset[str]
+    school_known: bool
+    reveals_home: bool
+    was_perpetrator: bool
+    perpetrator_represents: bool
+
+
+class _Cases:
+    """What the cases of a question say, whoever the recipient is."""
+
+    __slots__ = ("assignments", "conflicts", "facts", "open", "perpetrators", "risk", "sought")
+
+    def __init__(self, question: Question) -> None:
+        self.open = False
+        self.risk: str | None = None
+        self.perpetrators: set[str] = set()
+        self.conflicts: set[str] = set()
+        self.assignments: list[tuple[str, str, str]] = []
+        victims: set[str] = set()
+        children: set[str] = set()
+        roles, pseudonyms = question.roles, question.pseudonyms
+        for case in question.cases:
+            self.open = self.open or case.open
+            if RISK_ORDER.get(case.risk or "", 0) > RISK_ORDER.get(self.risk or "", 0):
+                self.risk = case.risk
+            self.conflicts |= case.conflicts
+            self.assignments.extend(case.assignments)
+            for pseudonym, person in case.people.items():
+                for role in person.roles:
+                    if role == "perpetrator":
+                        self.perpetrators.add(pseudonym)
+                    elif role == "victim":
+                        victims.add(pseudonym)
+                    elif role == "child":
+                        children.add(pseudonym)
+        for ref, role in roles.items():
+            # A person the hub cannot name still counts, under a name nobody is assigned to.
+            pseudonym = pseudonyms.get(ref, "?" + ref)
+            if role == "perpetrator":
+                self.perpetrators.add(pseudonym)
+            elif role == "victim":
+                victims.add(pseudonym)
+            elif role == "child":
+                children.add(pseudonym)
+        self.sought = ("victim", victims) if victims else ("child", children)
+        self.facts = [
+            self._facts(question, ref, facets, victims | children) for ref, facets in question.holdings.items()
+        ]
+
+    def _facts(
+        self, question: Question, ref: str, facets: Iterable[Facet], at_risk: set[str]
+    ) -> tuple[str, str, str, frozenset[Facet], bool, bool, bool, bool]:
+        held = facets if isinstance(facets, frozenset) else frozenset(facets)
+        role = question.roles.get(ref, "") if ref else CASE
+        pseudonym = question.pseudonyms.get(ref, "?" + ref) if ref else ""
+        school = home = represented = False
+        if role in ("perpetrator", "child"):
+            known = [case for case in question.cases if pseudonym in case.people]
+            if role == "perpetrator":
+                home = not known or pseudonym in at_risk or any(case.shares_household(pseudonym) for case in known)
+            else:
+                for case in known:
+                    person = case.people[pseudonym]
+                    school = school or person.school is not None
+                    by = person.representative
+                    # A representative of whom the case knows nothing might be the perpetrator.
+                    represented = represented or (by is not None and (by in self.perpetrators or by not in case.people))
+        return ref, role, pseudonym, held, school, home, pseudonym in self.perpetrators, represented
+
+
+_NO_SERVICES: frozenset[str] = frozenset()
+
+
+def _decide(
+    agreements: Agreements, question: Question, cases: _Cases, in_force: InForce | None, recipient: Party
+) -> Decision:
+    own: dict[str, set[str]] = {}
+    mine = recipient.id
+    linked = recipient.kind in PERPETRATOR_SIDE
+    for party, pseudonym, service in cases.assignments:
+        if party == mine:
+            own.setdefault(pseudonym, set()).add(service)
+    if not linked and recipient.kind in NGO:
+        linked = not cases.perpetrators.isdisjoint(own)
+    services = {pseudonym: frozenset(names) for pseudonym, names in own.items()}
+    of_case = frozenset().union(*services.values()) if services else _NO_SERVICES
+    told = tuple(
+        _Told(ref, role, held, services.get(pseudonym, _NO_SERVICES) if ref else of_case, school, home, was, by)
+        for ref, role, pseudonym, held, school, home, was, by in cases.facts
+    )
+    role, people = cases.sought
+    sought = frozenset(services.get(pseudonym, _NO_SERVICES) for pseudonym in people)
+    conflicted = mine in cases.conflicts
+    source = agreements.parties.get(question.source)
+    # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
+    key = (
+        recipient, question.type, question.purpose, question.audience, question.source, cases.open, cases.risk, linked, conflicted, role, sought, told,
+    )  # fmt: skip
+    if in_force is None:
+        return _refusal(question, recipient, "no-time")
+    decision: Decision | None = in_force.decisions.get(key)
+    if decision is None:
+        asked = _Asked(question, recipient, source, cases, in_force, linked, conflicted, role, sought, told, agreements)
+        decision = asked.decision()
+        if len(in_force.decisions) >= _REMEMBERED:
+            in_force.decisions.clear()
+        in_force.decisions[key] = decision
+    return decision
+
+
+def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
+    return Decision(
+        Outcome.REFUSE, _NOTHING, (), (), (), _NOTHING, (reason,), (), (), (), question.purpose, recipient.id
+    )  # fmt: skip
+
+
+@cache
+def _substance(type_name: str) -> frozenset[str]:
+    """The classes a message of this type is about: those outside its people, companions aside."""
+    try:
+        shape = published()[type_name].shape
+    except UnknownType:
+        return frozenset()
+    found: set[str] = set()
+    _classes_of({n: c for n, c in shape.children.items() if n != "people"}, found)
+    return frozenset(found - COMPANIONS)
+
+
+def _classes_of(children: Mapping[str, Leaf | Branch], found: set[str]) -> None:
+    for child in children.values():
+        if isinstance(child, Leaf):
+            found.update(facet.name for facet in child.facets.values())
+        else:
+            _classes_of(child.children, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A question with all its operands, decided from scratch."""
+
+    question: Question
+    recipient: Party
+    source: Party | None
+    cases: _Cases
+    in_force: InForce
+    linked: bool
+    conflicted: bool
+    sought_role: str
+    sought: frozenset[frozenset[str]]
+    told: tuple[_Told, ...]
+    agreements: Agreements
+
+    def decision(self) -> Decision:
+        """The decision, not remembered."""
+        question, recipient = self.question, self.recipient
+        if self.agreements.parties.get(recipient.id) != recipient or not recipient.active:
+            return _refusal(question, recipient, "unknown-party")
+        if self._is_structure_from_hub():
+            return Decision(
+                Outcome.PERMIT, _NOTHING, (), (), (), _NOTHING, (), (), (), (), question.purpose, recipient.id
+            )  # fmt: skip
+        if self.source is None or not self.source.active:
+            return _refusal(question, recipient, "unknown-source")
+        cells = self.in_force.cells(recipient.id, question.purpose, self.source.kind)
+        verdict = _Verdict()
+        situation = self._situation(cells)
+        for told in self.told:
+            facts = self._facts(told.role, told.services, self._own_pupil(told))
+            subject = Subject(
+                told.role, told.services, facts.own_pupil, told.reveals_home, told.was_perpetrator, told.perpetrator_represents
+            )
+            for facet in told.facets:
+                if facet.name != FRAME:
+                    self._weigh(verdict, cells, situation, facts, subject, told.ref, facet)
+        verdict.drop_names_alone(question.type, {f.name for told in self.told for f in told.facets})
+        return verdict.decision(question, recipient)
+
+    def _is_structure_from_hub(self) -> bool:
+        """Recalls and outcomes: the hub's own words to one party, about no person."""
+        question = self.question
+        return (
+            question.source == HUB
+            and question.audience == "addressee"
+            and not question.roles
+            and all(f.name == FRAME for told in self.told for f in told.facets)
+        )
+
+    def _own_pupil(self, told: _Told) -> bool:
+        if told.role == CASE:
+            return any(self._own_pupil(other) for other in self.told if other.role != CASE)
+        return told.role == "child" and told.school_known and not {"asked", "task"}.isdisjoint(told.services)
+
+    def _facts(self, role: str, services: frozenset[str], own_pupil: bool) -> Facts:
+        return Facts(
+            kind=self.recipient.kind,
+            status=self.recipient.status,
+            today=self.in_force.day,
+            audience=self.question.audience,
+            case_open=self.cases.open,
+            risk=self.cases.risk,
+            linked=self.linked,
+            conflicted=self.conflicted,
+            role=role,
+            services=services,
+            own_pupil=own_pupil,
+        )
+
+    def _situation(self, cells: Cells) -> Situation:
+        entries = cells.get((self.sought_role, "ADDR-V"), ())
+        told_places = all(
+            any(e.view == "full" and not _unmet(e, self._facts(self.sought_role, services, False)) for e in entries)
+            for services in self.sought
+        )
+        return Situation(
+            kind=self.recipient.kind,
+            capacity=self.recipient.capacity,
+            audience=self.question.audience,
+            risk=self.cases.risk,
+            linked=self.linked,
+            conflicted=self.conflicted,
+            knows_places=bool(self.sought) and told_places and not self.linked,
+            own_pupil=any(self._own_pupil(told) for told in self.told),
+            others_at_risk=any(told.role in AT_RISK for told in self.told),
+            perpetrator_represents_pupil=any(self._own_pupil(t) and t.perpetrator_represents for t in self.told if t.ref),
+        )
+
+    def _weigh(
+        self, verdict: "_Verdict", cells: Cells, situation: Situation, facts: Facts, subject: Subject, ref: str, facet: Facet
+    ) -> None:
+        """Decides one facet of one subject. A guard is asked about the very view that a clause would give."""
+        entries = cells.get((subject.role, facet.name), ())
+        strongest, codes = guarded(situation, subject, facet, "full")
+        open_referral: Entry | None = None
+        reason = codes[0] if codes else "no-clause"
+        for entry in entries:
+            unmet = _unmet(entry, facts)
+            for name in entry.conditions:
+                verdict.conditions[name] = verdict.conditions.get(name, True) and name not in unmet
+            if unmet:
+                reason = reason if codes else f"unmet-{unmet[0]}"
+                continue
+            if not entry.view:
+                if strongest is not Effect.NOTHING:
+                    open_referral = open_referral or entry
+                continue
+            effect, held_by = (strongest, codes) if entry.view == "full" else guarded(situation, subject, facet, entry.view)
+            if effect is None:
+                verdict.give(ref, subject.role, facet, entry)
+                return
+            verdict.guards.update(held_by)
+            reason = held_by[0]
+            if effect is Effect.ASK:
+                open_referral = open_referral or entry
+        verdict.guards.update(codes)
+        if open_referral is None:
+            verdict.withheld.add((subject.role, facet.name, reason))
+        else:
+            verdict.refer(subject.role, facet, open_referral)
+
+
+def _unmet(entry: Entry, facts: Facts) -> list[str]:
+    return [name for name in entry.conditions if not CONDITIONS[name](facts)]
+
+
+class _Verdict:
+    """A decision while it is being made."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, dict[Facet, str]] = {}
+        self.grants: list[tuple[str, Facet, Entry]] = []
+        self.referrals: dict[tuple[str, str], Entry] = {}
+        self.withheld: set[tuple[str, str, str]] = set()
+        self.conditions: dict[str, bool] = {}
+        self.guards: set[str] = set()
+
+    def give(self, ref: str, role: str, facet: Facet, entry: Entry) -> None:
+        self.given.setdefault(ref, {})[facet] = entry.view
+        self.grants.append((role, facet, entry))
+        if entry.view == "reduced":
+            self.withheld.add((role, facet.name, "reduced-view"))
+
+    def refer(self, role: str, facet: Facet, entry: Entry) -> None:
+        self.referrals[role, facet.name] = entry
+        self.withheld.add((role, facet.name, "needs-person"))
+
+    def drop_names_alone(self, type_name: str, present: set[str]) -> None:
+        """Gives nothing when nothing of the matter is given: the type of a message with a name in it would tell the matter all the same."""
+        matter = (_substance(type_name) or present) & present - COMPANIONS - {"SAFE-CONTACT"}
+        if not matter or not self.given or any(facet.name in matter for _, facet, _ in self.grants):
+            return
+        self.withheld = {w for w in self.withheld if w[2] != "reduced-view"}
+        self.withheld |= {(role, facet.name, "names-alone") for role, facet, _ in self.grants}
+        self.guards.add("V9")
+        self.given.clear()
+        self.grants.clear()
+
+    def decision(self, question: Question, recipient: Party) -> Decision:
+        if not self.given:
+            outcome = Outcome.REFER if self.referrals else Outcome.REFUSE
+        else:
+            outcome = Outcome.REDUCED if self.withheld else Outcome.PERMIT
+        used = [entry for _, _, entry in self.grants]
+        cited = {entry.clause for entry in (*used, *self.referrals.values())}
+        return Decision(
+            outcome=outcome,
+            given=FrozenDict({ref: FrozenDict(facets) for ref, facets in self.given.items()}),
+            withheld=tuple(sorted(self.withheld)),
+            referred=tuple(sorted(self.referrals)),
+            clauses=tuple(sorted(cited)),
+            conditions=FrozenDict(sorted(self.conditions.items())),
+            reasons=tuple(sorted({reason for _, _, reason in self.withheld} or ({"nothing-to-give"} if not used else set()))),
+            guards=tuple(sorted(self.guards)),
+            obligations=tuple(sorted({o for entry in used for o in entry.obligations})),
+            basis=tuple(sorted({b for entry in (*used, *self.referrals.values()) for b in entry.basis})),
+            purpose=question.purpose,
+            recipient=recipient.id,
+        )
