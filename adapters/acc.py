@@ -215,8 +215,11 @@ class _Claim:
             raise self.bad("/diagnosis", "has not exactly one primary diagnosis", "mark one as primary")
         codes, sites = [], []
         known = {"diagnosisCode", "diagnosisCodeType", "bodySite", "primaryDiagnosisIndicator"}
-        for i, one in enumerate(sorted(listed, key=lambda d: d.get("primaryDiagnosisIndicator") is not True)):
-            at = f"/diagnosis/{listed.index(one) if one in listed else i}"
+        # The primary one goes first; positions stay those of the input.
+        for i in sorted(
+            range(len(listed)), key=lambda i: listed[i].get("primaryDiagnosisIndicator") is not True
+        ):
+            one, at = listed[i], f"/diagnosis/{i}"
             if one.get("diagnosisCodeType") not in _CODE_SYSTEMS:
                 raise self.bad(
                     f"{at}/diagnosisCodeType",

@@ -48,6 +48,8 @@ REQUEST_COLUMNS = (
     "DO NOT CONTACT",
     "SAFE CHANNELS",
     "SAFE TIMES",
+    "LEAVE MESSAGE",
+    "CODE WORD",
 )
 _BENEFITS = {
     "NONE": "none",
@@ -64,6 +66,7 @@ _GRANTS = {
     "BENEFIT CHANGE": "benefit-change",
     "NONE": "none",
 }
+_YES_NO = {True: "Y", False: "N", None: ""}
 _GENDERS = {"M": "male", "F": "female", "X": "another", "U": "unknown"}
 _SWN = re.compile(r"[0-9]{9}")  # a social welfare number
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
@@ -176,7 +179,9 @@ def _request(message: Message) -> dict[str, str]:
         "CITY": address.get("city", ""),
         "POSTCODE": address.get("postcode", ""),
         # Unknown is not safe: without a statement the cell is empty, never N.
-        "DO NOT CONTACT": {True: "Y", False: "N", None: ""}[safe.get("doNotContact")],
+        "DO NOT CONTACT": _YES_NO[safe.get("doNotContact")],
         "SAFE CHANNELS": "; ".join(safe.get("channels", ())),
         "SAFE TIMES": safe.get("times", ""),
+        "LEAVE MESSAGE": _YES_NO[safe.get("leaveMessage")],
+        "CODE WORD": safe.get("codeWord", ""),
     }

@@ -108,7 +108,24 @@ def decode(raw: bytes) -> Any:
             "the body is not JSON",
             Problem("", f"line {error.lineno}, column {error.colno}: {error.msg}", "send one JSON object"),
         ) from None
+    except ValueError:  # Python refuses integers of more than 4,300 digits
+        problem = Problem("", "holds a number of thousands of digits", "send an integer within ±(2^53-1)")
+        raise InvalidMessage("the body is not JSON", problem) from None
+    if "\\u" in text:
+        _refuse_half_characters(value)
     return nfc(value)
+
+
+def _refuse_half_characters(value: Any) -> None:
+    """Raises `InvalidMessage` when an escape in *value* was half of a surrogate pair: no encoder writes it
+    again (RFC 8259 section 8.2)."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        problem = Problem(
+            "", "a \\u escape is half of a surrogate pair", "escape whole characters, or send them as UTF-8"
+        )
+        raise InvalidMessage("the body is not Unicode text", problem) from None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
