@@ -106,6 +106,10 @@ class Edge:
         """The root hash of the whole tree."""
         return fold(self.frontier())
 
+    def partial_tiles(self) -> list[tuple[int, int, bytes]]:
+        """The partial tile of each level that has one, as (level, number, hashes)."""
+        return [(i, number, bytes(tile)) for i, (number, tile, _) in enumerate(self._levels) if tile]
+
     def extend(self, leaves: Iterable[bytes]) -> dict[tuple[int, int], bytes]:
         """Appends *leaves* (hashes) and returns every tile that this changed, by (level, number)."""
         changed: dict[tuple[int, int], bytes] = {}

@@ -1,0 +1,505 @@
+"""Proves a ledger from outside: with nothing but a copy of it and the public key, without the hub's code
+paths.
+
+    python -m consent.verify DIR|FILE|URL --key VKEY_OR_FILE
+
+Reads every entry once and rebuilds the tree. What is checked, and what no check can show, is in
+docs/ledger.md. Needs Python's own library and `cryptography`, nothing else.
+"""
+
+import argparse
+import json
+import sys
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from json.scanner import make_scanner
+from pathlib import Path
+
+from consent.copies import Block, Columns, Copy, NothingToVerify, open_copy, read_start
+from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY, DISCLOSURE
+from consent.merkle import EMPTY_ROOT, ProofError, leaf_hash
+from consent.note import (
+    COSIGNATURE_V1,
+    MAX_NOTE_BYTES,
+    Checkpoint,
+    Key,
+    TlogProof,
+    open_checkpoint,
+    open_note,
+)
+from consent.tiles import FULL_TILE_BYTES, MAX_ENTRY_BYTES, WIDTH, Edge, hashes_of
+
+Progress = Callable[[int, int], None]
+_MAX_FINDINGS = 100  # a report that names a hundred places has made its point
+_OLDER = "older checkpoint"
+_PROOF_START = b"c2sp.org/tlog-proof@"
+_MAX_PROOF_BYTES = 2 * MAX_NOTE_BYTES
+_NOT_AN_ENTRY = "it is not a JSON object with " + ", ".join(COMMON_FIELDS)
+_SCAN = make_scanner(json.JSONDecoder())
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong: *place* (`entry 17`, `checkpoint 400`, `tile 1/0`, `head`) and what is wrong there."""
+
+    place: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Report:
+    """What verifying came to. *size* entries were read, *signed* of them are under a signed checkpoint
+    with *root*.
+
+    *unsigned* entries follow it: appended, not yet signed; that is no fault.
+    """
+
+    target: str
+    origin: str = ""
+    size: int = 0
+    signed: int = 0
+    root: bytes = EMPTY_ROOT
+    checkpoints: int = 0
+    witnesses: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+    more_findings: int = 0
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    @property
+    def unsigned(self) -> int:
+        """How many entries no checkpoint covers yet."""
+        return max(0, self.size - self.signed)
+
+    def add(self, place: str, detail: str) -> None:
+        """Notes something wrong at *place*."""
+        if len(self.findings) < _MAX_FINDINGS:
+            self.findings.append(Finding(place, detail))
+        else:
+            self.more_findings += 1
+
+    def as_json(self) -> dict[str, object]:
+        """The report for a program."""
+        return {
+            "ok": self.ok,
+            "target": self.target,
+            "origin": self.origin,
+            "entries": self.size,
+            "signed": self.signed,
+            "unsigned": self.unsigned,
+            "root": self.root.hex(),
+            "checkpoints": self.checkpoints,
+            "witnesses": self.witnesses,
+            "kinds": dict(sorted(self.kinds.items())),
+            "findings": [{"place": f.place, "detail": f.detail} for f in self.findings],
+            "more_findings": self.more_findings,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def lines(self) -> list[str]:
+        """The report for a person."""
+        rate = f" ({self.size / self.seconds:,.0f} entries/s)" if self.seconds and self.size > 1 else ""
+        lines = [
+            f"{'VERIFIED' if self.ok else 'NOT VERIFIED'}  {self.origin or self.target}",
+            f"  {self.size:,} entries read, {self.signed:,} of them signed, in {self.seconds:.2f} s{rate}",
+            f"  root {self.root.hex()}",
+            f"  {self.checkpoints:,} checkpoint signatures verified"
+            + (f", cosigned by {', '.join(self.witnesses)}" if self.witnesses else ""),
+        ]
+        if self.kinds:
+            lines.append("  " + ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.most_common()))
+        if self.unsigned:
+            lines.append(f"  the last {self.unsigned:,} entries are not signed yet")
+        lines += [f"  {finding.place}: {finding.detail}" for finding in self.findings]
+        if self.more_findings:
+            lines.append(f"  and {self.more_findings:,} more")
+        return lines
+
+
+def verify(
+    target: str | Path,
+    key: str,
+    old_checkpoint: str | None = None,
+    progress: Progress | None = None,
+    *,
+    witnesses: Sequence[str] = (),
+    entry: bytes | None = None,
+) -> Report:
+    """Proves the ledger at *target* against *key* (a vkey, or the path of a file with one).
+
+    *old_checkpoint* (a signed note, or its path) is one that the caller kept: the ledger must continue it,
+    which is the only way to see that its end was cut off. Each of *witnesses* (vkeys) must have cosigned the
+    newest checkpoint. A tlog-proof file is verified for *entry*, or for the entry that it carries.
+    Raises `NothingToVerify` when there is nothing of the kind, and `ProofError` for a bad key; what is wrong
+    with the ledger is in the report.
+    """
+    started = time.perf_counter()
+    log_key = _read_key(key)
+    witness_keys = [_read_key(item) for item in witnesses]
+    report = Report(str(target))
+    path = None if str(target).startswith(("http://", "https://")) else Path(target)
+    if path and path.is_file() and read_start(path, len(_PROOF_START)) == _PROOF_START:
+        _verify_proof_file(path, log_key, entry, report)
+    else:
+        walk = _Walk(open_copy(target), log_key, report, progress)
+        walk.run(_read_text(old_checkpoint) if old_checkpoint else None, witness_keys)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+class _Walk:
+    """One pass over a copy: rebuilds the tree from the entries, and compares at every place that states
+    a hash.
+    """
+
+    def __init__(self, copy: Copy, key: Key, report: Report, progress: Progress | None) -> None:
+        self._copy, self._key, self._report = copy, key, report
+        self._progress = progress
+        self._edge = Edge()
+        self._rules = _Rules(report)
+        self._good_size, self._good_root = 0, EMPTY_ROOT  # the largest tree that a checkpoint confirmed
+        self._bad: list[int] = []  # sizes of checkpoints that state another root
+
+    def run(self, old_note: str | None, witness_keys: Sequence[Key]) -> None:
+        report, copy = self._report, self._copy
+        report.origin = self._key.name
+        try:
+            newest = self._newest(witness_keys)
+            head, held = copy.head(), copy.held()
+        except ProofError as error:
+            report.add("ledger", str(error))
+            return
+        size = head[0] if head else newest.size if newest else 0
+        if newest and newest.size > size:
+            report.add("head", f"the newest checkpoint signs {newest.size} entries, the head states {size}")
+        if held is not None and held < size:
+            report.add("head", f"it states {size} entries, but the last one is missing: the end was cut off")
+            size = held
+        if extra := copy.beyond(size):
+            report.add("head", f"{extra} entries stand outside the {size} that it states")
+        self._entries(size, self._marks(self._old(old_note, size)))
+        report.size, report.signed, report.root = size, self._good_size, self._good_root
+        if head and self._edge.root() != head[1]:
+            report.add("head", "its root is not that of the entries")
+        if size and not report.checkpoints:
+            report.add("ledger", "there are entries, but no checkpoint that this key signed")
+        self._explain_bad()
+
+    def _newest(self, witness_keys: Sequence[Key]) -> Checkpoint | None:
+        """The newest checkpoint, if this key signed it; whatever is wrong with its signature is said
+        later.
+        """
+        note = ""
+        for _, note in self._copy.checkpoints():  # noqa: B007  # the last is wanted
+            pass
+        for key in witness_keys:
+            try:
+                if key.algorithm != COSIGNATURE_V1:
+                    raise ProofError("this is not the key of a witness")  # noqa: TRY301  # one way out
+                open_note(note, [key])
+                self._report.witnesses.append(key.name)
+            except ProofError as error:
+                self._report.add(f"witness {key.name}", str(error))
+        try:
+            return self._open(note)
+        except ProofError:
+            return None
+
+    def _open(self, note: str) -> Checkpoint:
+        # The name of the key is the origin: a key that signs two logs must not let one pass for the other.
+        return open_checkpoint(note, [self._key], self._key.name)
+
+    def _old(self, note: str | None, size: int) -> Checkpoint | None:
+        if note is None:
+            return None
+        try:
+            old = self._open(note)
+        except ProofError as error:
+            self._report.add(_OLDER, str(error))
+            return None
+        if old.size > size:
+            self._report.add(
+                _OLDER, f"it signs {old.size} entries, this copy has {size}: the end was cut off"
+            )
+        return old
+
+    def _marks(self, old: Checkpoint | None) -> Iterator[tuple[str, Checkpoint]]:
+        """Every checkpoint with a good signature, by size, the caller's own in its place."""
+        report = self._report
+        try:
+            for filed, note in self._copy.checkpoints():
+                try:
+                    checkpoint = self._open(note)
+                except ProofError as error:
+                    report.add(f"checkpoint {filed}", str(error))
+                    continue
+                report.checkpoints += 1
+                if checkpoint.size != filed:
+                    report.add(f"checkpoint {filed}", f"the note signs {checkpoint.size} entries")
+                    continue
+                if old and old.size <= filed:
+                    yield _OLDER, old
+                    old = None
+                yield f"checkpoint {filed}", checkpoint
+        except ProofError as error:
+            report.add("checkpoint", str(error))
+        if old:
+            yield _OLDER, old
+
+    def _entries(self, size: int, marks: Iterator[tuple[str, Checkpoint]]) -> None:
+        mark = self._confirm(next(marks, None), marks)
+        for number in range(-(-size // WIDTH)):
+            leaves = self._block(number, min(WIDTH, size - number * WIDTH))
+            while mark and mark[1].size <= self._edge.size + len(leaves):
+                cut = mark[1].size - self._edge.size
+                self._extend(leaves[:cut])
+                leaves = leaves[cut:]
+                mark = self._confirm(mark, marks)
+            self._extend(leaves)
+            if self._progress:
+                self._progress(self._edge.size, size)
+        for level, number, stated in self._edge.partial_tiles():
+            if level and self._tile(level, number, len(stated)) != stated:
+                self._report.add(f"tile {level}/{number}", "it is not made of the tiles below it")
+        for _ in marks:  # larger than the copy, which has been said; their signatures are still verified
+            pass
+
+    def _confirm(
+        self, mark: tuple[str, Checkpoint] | None, marks: Iterator[tuple[str, Checkpoint]]
+    ) -> tuple[str, Checkpoint] | None:
+        """Compares every mark of the present size with the tree, and returns the next one."""
+        while mark and mark[1].size == self._edge.size:
+            place, checkpoint = mark
+            if checkpoint.root == self._edge.root():
+                if place != _OLDER:
+                    self._good_size, self._good_root = checkpoint.size, checkpoint.root
+            elif place == _OLDER:
+                self._report.add(place, "this ledger does not continue it: it was changed or forked")
+            else:
+                self._bad.append(checkpoint.size)
+            mark = next(marks, None)
+        return mark
+
+    def _explain_bad(self) -> None:
+        for size in (size for size in self._bad if size <= self._good_size):
+            self._report.add(f"checkpoint {size}", "it signs another tree than this: the ledger was forked")
+        after = [size for size in self._bad if size > self._good_size]
+        if after:
+            rest = f"; nor do {len(after) - 1} later ones" if len(after) > 1 else ""
+            self._report.add(
+                f"checkpoint {after[0]}",
+                "it does not confirm these entries: one or more of the entries "
+                f"{self._good_size} to {after[0] - 1} were changed, dropped, inserted or reordered{rest}",
+            )
+
+    def _extend(self, leaves: list[bytes]) -> None:
+        for (level, number), tile in self._edge.extend(leaves).items():
+            if level and len(tile) == FULL_TILE_BYTES and self._tile(level, number, len(tile)) != tile:
+                self._report.add(f"tile {level}/{number}", "it is not made of the tiles below it")
+
+    def _tile(self, level: int, number: int, length: int) -> bytes:
+        try:
+            return self._copy.tile(level, number, length // 32)
+        except ProofError as error:
+            self._report.add(f"tile {level}/{number}", str(error))
+            return b""
+
+    def _block(self, number: int, width: int) -> list[bytes]:
+        """The leaves of a block, every entry of it checked; where copies of a leaf differ, the likeliest
+        one.
+        """
+        first = number * WIDTH
+        try:
+            block = self._copy.block(number, width)
+        except ProofError as error:
+            self._report.add(f"entries {first} to {first + width - 1}", str(error))
+            return [bytes(32)] * width
+        computed = [leaf_hash(entry) if entry is not None else None for entry in block.entries]
+        if None not in computed:
+            leaves = [leaf for leaf in computed if leaf is not None]
+            same_leaves = not block.leaves or block.leaves == leaves
+            if same_leaves and (block.tile is None or block.tile == b"".join(leaves)):
+                self._rules.check(first, block.entries, block.columns)
+                return leaves
+        leaves = self._compare(first, computed, block)
+        self._rules.check(first, block.entries, block.columns)
+        return leaves
+
+    def _compare(self, first: int, computed: Sequence[bytes | None], block: Block) -> list[bytes]:
+        stored: list[bytes | None] = [*hashes_of(block.tile)] if isinstance(block.tile, bytes) else []
+        stored += [None] * (len(computed) - len(stored))
+        chosen = []
+        for offset, own in enumerate(computed):
+            place = f"entry {first + offset}"
+            leaf = block.leaves[offset] if block.leaves else None
+            tiled = stored[offset]
+            if own is None:
+                self._report.add(place, "it is missing")
+            elif block.leaves and own != leaf:
+                self._report.add(place, "its bytes do not hash to its leaf: the entry was changed")
+            elif block.tile is not None and own != tiled:
+                detail = "its bytes are not those in its tile: one of the two was changed"
+                self._report.add(place, f"tile 0/{first // WIDTH}: {detail}" if block.leaves else detail)
+            known = [hash_ for hash_ in (own, leaf, tiled) if isinstance(hash_, bytes)]
+            chosen.append(Counter(known).most_common(1)[0][0] if known else bytes(32))
+        return chosen
+
+
+class _Rules:
+    """What every entry must say, and what entries say about each other."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        # Python's hashes of text are keyed anew in each process, so nobody can prepare two keys that collide;
+        # eight bytes instead of three texts keep a ledger of millions in memory.
+        self._decided: dict[int, int] = {}
+        # By index: the hash of a disclosure's party and id ("" when it has none), 0 for any other entry.
+        self._disclosures = array("q")
+
+    def check(self, first: int, entries: Sequence[bytes | None], columns: Sequence[Columns | None]) -> None:
+        """Checks *entries*, the first of which is number *first*; *columns* are what the copy files them
+        under.
+        """
+        kinds, add = self._report.kinds, self._report.add
+        for offset, entry in enumerate(entries):
+            index, disclosed = first + offset, 0
+            if entry is not None:
+                try:
+                    body, kind, source, message, party = _read_entry(entry)
+                except ProofError as error:
+                    add(f"entry {index}", str(error))
+                    self._disclosures.append(0)
+                    continue
+                kinds[kind] += 1
+                if columns and columns[offset] != (kind, source, message, party):
+                    add(f"entry {index}", "it is filed under another kind, source, message or party")
+                if kind in DECISION_KINDS:
+                    former = self._decided.setdefault(hash((source, message, party)), index)
+                    if former != index:
+                        add(f"entry {index}", f"entry {former} already decides on this message and party")
+                    if kind == DISCLOSURE:
+                        name = body.get("disclosure")
+                        disclosed = hash((party, name if isinstance(name, str) else ""))
+                elif kind == DELIVERY:
+                    self._check_delivery(index, body.get("disclosure"), party, message)
+            self._disclosures.append(disclosed)
+
+    def _check_delivery(self, index: int, disclosure: object, party: str, message: str) -> None:
+        if type(disclosure) is not int or not 0 <= disclosure < index:
+            self._report.add(f"entry {index}", "the delivery does not refer to an earlier entry")
+        elif not self._disclosures[disclosure]:
+            self._report.add(f"entry {index}", f"the delivery refers to entry {disclosure}, not a disclosure")
+        elif self._disclosures[disclosure] not in (hash((party, message)), hash((party, ""))):
+            self._report.add(f"entry {index}", f"entry {disclosure} was not this disclosure to this party")
+
+
+def _read_entry(entry: bytes) -> tuple[dict[str, object], str, str, str, str]:
+    """The JSON object of *entry*, its kind, source, message and party. Raises `ProofError`."""
+    try:
+        text = entry.decode()
+        body, end = _SCAN(
+            text, 0
+        )  # what json.loads does, without its search for white space: canonical has none
+        kind, at, source, message, party = (
+            body["kind"],
+            body["at"],
+            body["source"],
+            body["message"],
+            body["party"],
+        )
+    except (ValueError, TypeError, LookupError, StopIteration, RecursionError) as error:
+        raise ProofError(_NOT_AN_ENTRY) from error
+    if end != len(text) or not type(kind) is type(at) is type(source) is type(message) is type(party) is str:
+        raise ProofError(_NOT_AN_ENTRY)
+    return body, kind, source, message, party
+
+
+def _verify_proof_file(path: Path, key: Key, entry: bytes | None, report: Report) -> None:
+    try:
+        proof = TlogProof.decode(_decode(read_start(path, _MAX_PROOF_BYTES)))
+        data = entry if entry is not None else proof.extra
+        if data is None:
+            raise NothingToVerify("the proof does not carry its entry; name the entry's file")
+        report.origin, report.root = proof.checkpoint.origin, proof.checkpoint.root
+        open_checkpoint(proof.checkpoint.note, [key], key.name)
+        report.checkpoints = 1
+        proof.verify(data, [key])
+        report.size = report.signed = 1
+        _, kind, *_ = _read_entry(data)
+        report.kinds[kind] += 1
+    except ProofError as error:
+        report.add("proof", str(error))
+
+
+def _read_key(key: str) -> Key:
+    """The key of a vkey, or of a file whose first line is one."""
+    path = Path(key)
+    try:
+        if "+" not in key or path.is_file():
+            key = path.read_text("utf-8").strip().split("\n")[0]
+    except (OSError, ValueError) as error:
+        raise ProofError("the key is neither a verifier key nor a file that holds one") from error
+    return Key.from_vkey(key)
+
+
+def _read_text(note: str) -> str:
+    if "\n" in note:
+        return note
+    return _decode(read_start(Path(note), MAX_NOTE_BYTES))
+
+
+def _decode(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ProofError("the text is not valid UTF-8") from error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line: exit 0 when everything is proved, 1 when something is wrong, 2 when used wrongly."""
+    parser = argparse.ArgumentParser(
+        prog="python -m consent.verify", description="Prove a disclosure ledger with its public key alone."
+    )
+    option = parser.add_argument
+    option("target", help="data folder, exported folder, SQLite file, tlog-proof file or web address")
+    option("--key", required=True, help="the ledger's verifier key, or a file that holds it")
+    option("--old", metavar="FILE", help="an older checkpoint that you kept: the ledger must continue it")
+    option("--witness", action="append", default=[], metavar="VKEY", help="must have cosigned the newest one")
+    option("--entry", type=Path, metavar="FILE", help="the entry that a tlog-proof is about")
+    option("--json", action="store_true", help="write the report as JSON")
+    chosen = parser.parse_args(arguments)
+    try:
+        entry = read_start(chosen.entry, MAX_ENTRY_BYTES + 1) if chosen.entry else None
+        progress = _bar if sys.stderr.isatty() else None
+        report = verify(
+            chosen.target, chosen.key, chosen.old, progress, witnesses=chosen.witness, entry=entry
+        )
+    except (NothingToVerify, ProofError) as error:
+        print(json.dumps({"ok": False, "error": str(error)}) if chosen.json else f"cannot verify: {error}")
+        return 2
+    print(json.dumps(report.as_json(), indent=2) if chosen.json else "\n".join(report.lines()))
+    return 0 if report.ok else 1
+
+
+def _bar(done: int, total: int) -> None:
+    """A progress bar on the terminal, drawn anew about a hundred times."""
+    if done == total or done % max(WIDTH, total // 100 // WIDTH * WIDTH) == 0:
+        filled = 40 * done // max(total, 1)
+        end = "\n" if done == total else ""
+        print(
+            f"\r[{'#' * filled}{'.' * (40 - filled)}] {done:,} of {total:,} entries{end}",
+            end="",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
