@@ -127,6 +127,7 @@ class _Told(NamedTuple):
     role: str
     facets: frozenset[Facet]
     services: frozenset[str]
+    in_case: bool
     school_known: bool
     reveals_home: bool
     was_perpetrator: bool
@@ -143,7 +144,7 @@ class _Cases:
         self.risk: str | None = None
         self.perpetrators: set[str] = set()
         self.conflicts: set[str] = set()
-        self.assignments: list[tuple[str, str, str]] = []
+        self.assignments = [(1 << i, case.assignments) for i, case in enumerate(question.cases)]
         victims: set[str] = set()
         children: set[str] = set()
         roles, pseudonyms = question.roles, question.pseudonyms
@@ -152,7 +153,6 @@ class _Cases:
             if RISK_ORDER.get(case.risk or "", 0) > RISK_ORDER.get(self.risk or "", 0):
                 self.risk = case.risk
             self.conflicts |= case.conflicts
-            self.assignments.extend(case.assignments)
             for pseudonym, person in case.people.items():
                 for role in person.roles:
                     if role == "perpetrator":
@@ -177,13 +177,15 @@ class _Cases:
 
     def _facts(
         self, question: Question, ref: str, facets: Iterable[Facet], at_risk: set[str]
-    ) -> tuple[str, str, str, frozenset[Facet], bool, bool, bool, bool]:
+    ) -> tuple[str, str, str, frozenset[Facet], int, bool, bool, bool, bool]:
         held = facets if isinstance(facets, frozenset) else frozenset(facets)
         role = question.roles.get(ref, "") if ref else CASE
         pseudonym = question.pseudonyms.get(ref, "?" + ref) if ref else ""
         school = home = represented = False
+        known = [case for case in question.cases if pseudonym in case.people]
+        # One bit for each case the subject belongs to; the case itself belongs to all.
+        where = sum(1 << i for i, case in enumerate(question.cases) if not ref or pseudonym in case.people)
         if role in ("perpetrator", "child"):
-            known = [case for case in question.cases if pseudonym in case.people]
             if role == "perpetrator":
                 home = not known or pseudonym in at_risk or any(case.shares_household(pseudonym) for case in known)
             else:
@@ -193,7 +195,7 @@ class _Cases:
                     by = person.representative
                     # A representative of whom the case knows nothing might be the perpetrator.
                     represented = represented or (by is not None and (by in self.perpetrators or by not in case.people))
-        return ref, role, pseudonym, held, school, home, pseudonym in self.perpetrators, represented
+        return ref, role, pseudonym, held, where, school, home, pseudonym in self.perpetrators, represented
 
 
 _NO_SERVICES: frozenset[str] = frozenset()
@@ -205,19 +207,26 @@ def _decide(
     own: dict[str, set[str]] = {}
     mine = recipient.id
     linked = recipient.kind in PERPETRATOR_SIDE
-    for party, pseudonym, service in cases.assignments:
-        if party == mine:
-            own.setdefault(pseudonym, set()).add(service)
+    present = 0
+    for bit, assignments in cases.assignments:
+        for party, pseudonym, service in assignments:
+            if party == mine:
+                own.setdefault(pseudonym, set()).add(service)
+                present |= bit
     if not linked and recipient.kind in NGO:
         linked = not cases.perpetrators.isdisjoint(own)
-    services = {pseudonym: frozenset(names) for pseudonym, names in own.items()}
-    of_case = frozenset().union(*services.values()) if services else _NO_SERVICES
+    # `*` is a seat at the table: it works with everybody of the case, and it links nobody to the perpetrator.
+    everybody = frozenset(own.pop("*", _NO_SERVICES))
+    services = {pseudonym: everybody | names for pseudonym, names in own.items()}
+    of_case = everybody.union(*services.values())
     told = tuple(
-        _Told(ref, role, held, services.get(pseudonym, _NO_SERVICES) if ref else of_case, school, home, was, by)
-        for ref, role, pseudonym, held, school, home, was, by in cases.facts
+        _Told(
+            ref, role, held, services.get(pseudonym, everybody) if ref else of_case, bool(where & present), school, home, was, by
+        )  # fmt: skip
+        for ref, role, pseudonym, held, where, school, home, was, by in cases.facts
     )
     role, people = cases.sought
-    sought = frozenset(services.get(pseudonym, _NO_SERVICES) for pseudonym in people)
+    sought = frozenset(services.get(pseudonym, everybody) for pseudonym in people)
     conflicted = mine in cases.conflicts
     source = agreements.parties.get(question.source)
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
@@ -293,7 +302,7 @@ class _Asked:
         verdict = _Verdict()
         situation = self._situation(cells)
         for told in self.told:
-            facts = self._facts(told.role, told.services, self._own_pupil(told))
+            facts = self._facts(told.role, told.services, told.in_case, self._own_pupil(told))
             subject = Subject(
                 told.role, told.services, facts.own_pupil, told.reveals_home, told.was_perpetrator, told.perpetrator_represents
             )
@@ -318,7 +327,7 @@ class _Asked:
             return any(self._own_pupil(other) for other in self.told if other.role != CASE)
         return told.role == "child" and told.school_known and not {"asked", "task"}.isdisjoint(told.services)
 
-    def _facts(self, role: str, services: frozenset[str], own_pupil: bool) -> Facts:
+    def _facts(self, role: str, services: frozenset[str], in_case: bool, own_pupil: bool) -> Facts:
         return Facts(
             kind=self.recipient.kind,
             status=self.recipient.status,
@@ -330,13 +339,14 @@ class _Asked:
             conflicted=self.conflicted,
             role=role,
             services=services,
+            in_case=in_case,
             own_pupil=own_pupil,
         )
 
     def _situation(self, cells: Cells) -> Situation:
         entries = cells.get((self.sought_role, "ADDR-V"), ())
         told_places = all(
-            any(e.view == "full" and not _unmet(e, self._facts(self.sought_role, services, False)) for e in entries)
+            any(e.view == "full" and not _unmet(e, self._facts(self.sought_role, services, bool(services), False)) for e in entries)
             for services in self.sought
         )
         return Situation(
