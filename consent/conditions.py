@@ -18,7 +18,8 @@ CLINICAL_KINDS = frozenset({"HNZ", "GP"})
 class Facts:
     """What is known about one recipient and one subject (a person of the message, or the case as a whole) at one date.
 
-    *services* are those under which the recipient works with the subject; for the case, with anybody in it. *today* is the date in New Zealand.
+    *services* are those under which the recipient works with the subject; for the case, with anybody in it. *in_case* says whether it works
+    with anybody in a case that the subject belongs to. *today* is the date in New Zealand.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Facts:
     conflicted: bool
     role: str
     services: frozenset[str]
+    in_case: bool
     own_pupil: bool
 
 
@@ -54,6 +56,11 @@ def _open_episode(facts: Facts) -> bool:
 def _assigned(facts: Facts) -> bool:
     """The recipient works with this very person, or sits at the table where the person is discussed."""
     return bool(facts.services)
+
+
+def _in_case(facts: Facts) -> bool:
+    """The recipient works with somebody in a case of this person, though perhaps not with the person."""
+    return facts.in_case
 
 
 def _tasked(facts: Facts) -> bool:
@@ -114,6 +121,7 @@ def _addressed(facts: Facts) -> bool:
 CONDITIONS: dict[str, Callable[[Facts], bool]] = {
     "OPEN_EPISODE": _open_episode,
     "ASSIGNED": _assigned,
+    "IN_CASE": _in_case,
     "TASKED": _tasked,
     "RISK_MEDIUM": _risk_medium,
     "RISK_HIGH": _risk_high,

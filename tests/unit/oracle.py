@@ -1,0 +1,242 @@
+"""A second opinion on decisions: the matrix of tests/data/matrix.csv and the safety rules, said again as plainly as possible.
+
+Shares no code with the engine: no clauses, no compilation, no memory. It visits each fact and asks, in words, whether it may go.
+"""
+
+import csv
+from pathlib import Path
+
+_FILE = Path(__file__).parents[1] / "data" / "matrix.csv"
+MATRIX = {row.pop("class"): row for row in csv.DictReader(_FILE.read_text(encoding="utf-8").splitlines())}
+COLUMNS = ("POL", "OT", "COR", "HNZ", "GP", "MSD", "ACC", "MOJ", "EDU", "NGOV", "NGOP")
+HEALTH = ("HEALTH-INJ", "MH-AOD", "SEXUAL-SENS", "ACC-CLAIM")
+PLACES = ("ADDR-V", "ADDR-SAFE", "EXCL-ZONE", "CONTACT-V", "HOUSING", "EDU-ENROL", "FSP-V")
+
+PEOPLE = ("victim", "child", "perpetrator")
+CASE_AND_PEOPLE = ("case", *PEOPLE)
+ABOUT = {
+    "ID-CORE": PEOPLE,
+    "ID-XREF": CASE_AND_PEOPLE,
+    "ADDR-V": ("case", "victim", "child"),
+    "ADDR-SAFE": ("victim", "child"),
+    "EXCL-ZONE": CASE_AND_PEOPLE,
+    "CONTACT-V": ("victim", "child"),
+    "SAFE-CONTACT": CASE_AND_PEOPLE,
+    "LOC-P": ("perpetrator",),
+    "EPISODE-SUM": CASE_AND_PEOPLE,
+    "EPISODE-NARR": CASE_AND_PEOPLE,
+    "RISK": CASE_AND_PEOPLE,
+    "OFFENCE-HIST": ("perpetrator",),
+    "CUSTODY": ("perpetrator",),
+    "ORDERS": CASE_AND_PEOPLE,
+    "FIREARMS": ("case", "perpetrator"),
+    "GANG": ("perpetrator",),
+    "CP-STATUS": ("child",),
+    "NOTIFIER-ID": ("child",),
+    "CHILD-HH": ("child",),
+    "HEALTH-ALERT": PEOPLE,
+    "HEALTH-INJ": PEOPLE,
+    "MH-AOD": PEOPLE,
+    "SEXUAL-SENS": ("case", "victim", "child"),
+    "ACC-CLAIM": ("victim", "child"),
+    "BENEFIT": ("victim", "perpetrator"),
+    "HOUSING": ("victim", "child"),
+    "EDU-ENROL": ("child",),
+    "FSP-V": ("case", "victim", "child"),
+    "FSP-P": ("perpetrator",),
+    "SERVICE": CASE_AND_PEOPLE,
+    "VIEWS": ("victim", "child"),
+    "RESTRICT-META": (),
+    "PRIV": (),
+}
+
+
+def cell(name, kind):
+    """A, R, H, X or - for class *name* towards *kind*; what a holder keeps itself it also receives, unless that is health or a place."""
+    if name not in MATRIX:
+        return "-"
+    if kind == "FSS":
+        if name == "HEALTH-ALERT":
+            return "R"
+        if name == "NOTIFIER-ID":
+            return "-"
+        kind = "POL"
+    outcome = MATRIX[name][kind]
+    if outcome == "S":
+        return "-" if name in HEALTH or name in PLACES else "A"
+    return outcome
+
+
+def concerns(name, kind, role, outcome):
+    """Whether the cell speaks of people in *role*."""
+    if role in ("witness", "associate"):
+        return name in ("ID-CORE", "ID-XREF") and kind in ("POL", "OT", "FSS")
+    roles = ABOUT.get(name, ())
+    if name == "CHILD-HH" and kind in ("POL", "OT", "FSS"):
+        return role in PEOPLE
+    if kind in ("COR", "NGOP") and name in ("MH-AOD", "BENEFIT", "SERVICE"):
+        return role in ("case", "perpetrator") and role in roles
+    if kind == "NGOP" and name == "EPISODE-NARR":
+        return role in ("case", "perpetrator")
+    if kind == "NGOV" and name == "BENEFIT":
+        return role == "victim"
+    if kind == "EDU" and outcome != "H":
+        return role in roles and (role == "child" or (role == "case" and name == "EPISODE-SUM"))
+    return role in roles
+
+
+class World:
+    """One message before one recipient. *services*: role → services of the recipient with the one person in that role."""
+
+    def __init__(self, kind, *, purpose="FV-RISK", audience="table", risk="high", case_open=True, conflict=False, em=False,
+                 services=None, shared_home=False, perpetrator_represents=False, school_known=True, matter=()):  # fmt: skip
+        self.kind, self.purpose, self.audience, self.risk = kind, purpose, audience, risk
+        self.case_open, self.conflict, self.em = case_open, conflict, em
+        self.services = services or {}
+        self.shared_home, self.perpetrator_represents, self.school_known = shared_home, perpetrator_represents, school_known
+        self.matter = matter
+        self.anybody = any(self.services.values())
+        self.linked = kind in ("COR", "NGOP") or (kind == "NGOV" and bool(self.services.get("perpetrator")))
+        self.risky = risk in ("medium", "high")
+        self.own_pupil = school_known and bool({"asked", "task"} & set(self.services.get("child", ())))
+
+    def works_with(self, role):
+        return self.anybody if role == "case" else bool(self.services.get(role))
+
+    def tasked_with(self, role):
+        names = set().union(*self.services.values()) if role == "case" and self.services else set(self.services.get(role, ()))
+        return bool(names - {"table"})
+
+    def conditions_hold(self, name, role, outcome):
+        """What the agreements ask before the cell applies, whatever the guards say."""
+        kind = self.kind
+        if self.purpose.startswith("CW") and (name == "ADDR-SAFE" or name == "EXCL-ZONE") and kind in ("NGOV", "COR"):
+            if outcome != "A" or name == "ADDR-SAFE":
+                return False  # these rest on the Family Violence Act alone
+        if self.purpose == "CW-ASSESS" and kind == "ACC":
+            return False
+        if self.purpose == "CW-ROC":
+            roc = ("ID-CORE", "ID-XREF", "SAFE-CONTACT", "EPISODE-SUM", "EPISODE-NARR", "RISK", "ORDERS", "FIREARMS", "ADDR-V", "EXCL-ZONE",
+                   "CONTACT-V", "HOUSING", "CP-STATUS", "CHILD-HH", "EDU-ENROL", "NOTIFIER-ID")  # fmt: skip
+            if kind not in ("POL", "OT") or (outcome != "H" and name not in roc) or name in HEALTH:
+                return False
+        if self.conflict:
+            return False
+        if outcome == "H":
+            if kind == "EDU":
+                return self.risky and self.works_with(role)
+            if kind in ("NGOV", "NGOP"):
+                return self.anybody
+            return self.works_with(role)
+        if kind == "EDU":
+            pupil = self.own_pupil and role in ("child", "case")
+            return self.risky and pupil and (self.case_open or name not in ("EPISODE-SUM", "ORDERS"))
+        if name in ("EPISODE-SUM", "EPISODE-NARR", "FIREARMS") and not self.case_open:
+            return False
+        if name in ("RISK", "ORDERS") and not self.case_open and not (kind == "NGOV" and role == "perpetrator"):
+            return False
+        if kind == "GP" and not self.risky and (name not in ("ID-CORE", "ID-XREF", "SAFE-CONTACT", "HEALTH-ALERT", "FSP-V", "CONTACT-V")):
+            return False
+        if kind == "GP" and not self.risky and name in ("ID-CORE", "ID-XREF", "SAFE-CONTACT") and self.purpose != "FV-PROTECT":
+            return False
+        if kind == "GP" and self.purpose == "CW-ROC":
+            return False
+        if name == "EPISODE-SUM" and kind in ("MSD", "ACC", "MOJ"):
+            return self.tasked_with(role)
+        if name in ("FSP-V", "CONTACT-V") and kind in ("HNZ", "GP", "MSD", "ACC", "MOJ"):
+            return self.tasked_with(role) and not self.linked
+        if name == "ADDR-SAFE":
+            return self.tasked_with(role) and self.audience == "addressee" and not self.linked
+        if name in ("ADDR-V", "CONTACT-V", "EXCL-ZONE", "HOUSING") and self.linked:
+            return False
+        if kind == "NGOV" and role == "perpetrator":
+            return self.anybody
+        if kind == "NGOP" and role in ("victim", "child") and name in ("ID-CORE", "SAFE-CONTACT"):
+            return self.anybody
+        return self.works_with(role)
+
+    def view(self, name, role, outcome):
+        if name == "ID-XREF" or (name == "ID-CORE" and self.kind == "NGOP" and role == "perpetrator"):
+            return "full"
+        return "full" if outcome == "A" else "reduced"
+
+    def knows_places(self):
+        return cell("ADDR-V", self.kind) == "A" and not self.linked and not self.conflict and self.works_with("victim") and (
+            self.purpose != "CW-ROC" or self.kind in ("POL", "OT")
+        )  # fmt: skip
+
+    def never(self, name, role, locates, text):
+        """Not given and not put to a person either."""
+        kind = self.kind
+        if self.conflict or name in ("RESTRICT-META", "PRIV"):
+            return True
+        if name == "ID-XREF" and kind in ("EDU", "NGOV", "NGOP"):
+            return True
+        if name == "NOTIFIER-ID" and kind not in ("OT", "POL"):
+            return True
+        if name == "HEALTH-ALERT" and (kind not in ("HNZ", "GP", "FSS") or role == "perpetrator"):
+            return True
+        if self.linked and name == "EXCL-ZONE":
+            return not self.em
+        hidden = name in ("ADDR-V", "ADDR-SAFE", "CONTACT-V", "FSP-V", "VIEWS", "LOC-P") or locates
+        return self.linked and role != "perpetrator" and hidden
+
+    def not_by_software(self, name, role, locates, text, view):
+        """Not given, though a person may be asked."""
+        kind = self.kind
+        if name == "NOTIFIER-ID" and kind == "POL":
+            return True
+        if name == "EXCL-ZONE" and self.linked:
+            return True
+        if name == "ADDR-SAFE" and not (kind == "NGOV" and self.audience == "addressee" and "ivs" in self.services.get(role, ())):
+            return True
+        if not self.knows_places():
+            if text and role != "perpetrator":
+                return True
+            if role == "case" and locates and view == "full":
+                return True
+            if name == "LOC-P" and role == "perpetrator" and self.shared_home:
+                return True
+        if kind == "EDU":
+            child = role == "child" and self.own_pupil
+            case = role == "case" and name == "EPISODE-SUM" and self.own_pupil
+            allowed = name in ("ID-CORE", "SAFE-CONTACT") or (
+                view == "reduced" and name in ("EPISODE-SUM", "ORDERS", "VIEWS", "FSP-V", "CP-STATUS", "CHILD-HH")
+            )
+            return not (self.risky and allowed and (child or case))
+        return False
+
+    def goes_to_a_person(self, name, role):
+        """The perpetrator could ask for it as the child's representative."""
+        if not self.perpetrator_represents:
+            return False
+        if self.kind == "EDU":
+            return role == "child" or (role == "case" and self.own_pupil)
+        return self.kind in ("HNZ", "GP") and role == "child" and (
+            name in ("CHILD-HH", "EDU-ENROL", "HEALTH-ALERT") or name in HEALTH
+        )  # fmt: skip
+
+    def answer(self, facts):
+        """*facts*: (role, class, locates, free text). Returns ({fact: view}, {(role, class) that wait for a person})."""
+        given, referred = {}, set()
+        for fact in facts:
+            role, name, locates, text = fact
+            outcome = cell(name, self.kind)
+            if outcome in ("X", "-") or not concerns(name, self.kind, role, outcome):
+                continue
+            if name == "EXCL-ZONE" and self.kind == "COR" and not self.em:
+                continue
+            if not self.conditions_hold(name, role, outcome) or self.never(name, role, locates, text):
+                continue
+            view = self.view(name, role, outcome)
+            if outcome == "H":
+                referred.add((role, name))
+            elif self.not_by_software(name, role, locates, text, view):
+                continue
+            elif self.goes_to_a_person(name, role):
+                referred.add((role, name))
+            else:
+                given[fact] = view
+        if not any(name in self.matter for _, name, _, _ in given):
+            given = {}
+        return given, referred

@@ -1,0 +1,150 @@
+"""The engine and a second, independent reading of the matrix agree on every fact, for every kind of recipient and role."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consent.agreement import Agreements
+from consent.case import Case, PersonInCase
+from consent.policy import Question, decide
+from schemas.catalogue import Branch, Leaf, published
+from schemas.classes import CLASSES, SUBJECT_ROLES, Facet
+from tests.unit.oracle import MATRIX, World, cell
+
+AGREEMENTS = Agreements.load(Path(__file__).parents[2] / "consent" / "agreements")
+TYPE = "nz.isr.police.episode-recorded.v1"
+MATTER = ("ADDR-V", "EPISODE-SUM", "EPISODE-NARR", "SEXUAL-SENS", "FIREARMS", "ORDERS", "CUSTODY", "RISK")
+AT = datetime(2026, 11, 20, 1, tzinfo=UTC)
+REFS = {"p1": "victim", "p2": "child", "p3": "perpetrator", "p4": "witness", "p5": "associate"}
+RECIPIENTS = {
+    "police": "POL", "oranga-tamariki": "OT", "corrections": "COR", "corrections#em": "COR", "health": "HNZ", "gp": "GP", "msd": "MSD", "acc": "ACC",
+    "justice": "MOJ", "education": "EDU", "ngo.aviva#ivs": "NGOV", "ngo.aviva#pos": "NGOP", "fss": "FSS",
+}  # fmt: skip
+NOBODY: dict[str, tuple[str, ...]] = {}
+EVERYBODY = {role: ("table", "task") for role in REFS.values()}
+USUAL: dict[str, Any] = {
+    "services": EVERYBODY, "risk": "high", "case_open": True, "conflict": False, "audience": "table", "purpose": "FV-RISK",
+    "shared_home": False, "perpetrator_represents": False, "school_known": True,
+}  # fmt: skip
+OTHERWISE: dict[str, list[Any]] = {
+    "services": [
+        NOBODY,
+        {role: ("table",) for role in REFS.values()},
+        {"victim": ("asked",)},
+        {"victim": ("ivs",), "child": ("ivs",)},
+        {"child": ("task",)},
+        {"perpetrator": ("pos",)},
+        {"victim": ("ivs",), "perpetrator": ("task",)},
+    ],
+    "risk": [None, "low", "medium"],
+    "case_open": [False],
+    "conflict": [True],
+    "audience": ["addressee"],
+    "purpose": ["FV-PLAN", "FV-PROTECT", "CW-ASSESS", "CW-ROC", "BTG"],
+    "shared_home": [True],
+    "perpetrator_represents": [True],
+    "school_known": [False],
+}
+
+
+def facts() -> list[tuple[str, str, bool, bool]]:
+    """(role, class, locates, free text): every class plain, and every facet that a published message holds about that role."""
+    found = {(role, name, c.locates, False) for role in SUBJECT_ROLES for name, c in CLASSES.items() if name != "FRAME"}
+
+    def collect(branch: Branch) -> None:
+        for child in branch.children.values():
+            if isinstance(child, Leaf):
+                found.update((role, *facet) for role, facet in child.facets.items() if facet.name != "FRAME")
+            else:
+                collect(child)
+
+    for kind in published():
+        collect(kind.shape)
+    found.update((role, "NOT-YET-CLASSIFIED", False, False) for role in SUBJECT_ROLES)
+    return sorted(found)
+
+
+FACTS = facts()
+
+
+def situations() -> Iterator[dict[str, Any]]:
+    """The usual situation, every single deviation from it, and every pair of deviations."""
+    yield USUAL
+    single = [(name, value) for name, values in OTHERWISE.items() for value in values]
+    for name, value in single:
+        yield {**USUAL, name: value}
+    for (a, x), (b, y) in combinations(single, 2):
+        if a != b:
+            yield {**USUAL, a: x, b: y}
+
+
+def question(s: dict[str, Any], recipient: str) -> Question:
+    source = "police" if recipient != "police" else "fss"
+    people = {f"s-{ref}": PersonInCase([role]) for ref, role in REFS.items()}
+    people["s-p1"].households = {"a"}
+    people["s-p3"].households = {"a" if s["shared_home"] else "b"}
+    people["s-p2"].school = "digest" if s["school_known"] else None
+    people["s-p2"].representative = "s-p3" if s["perpetrator_represents"] else "s-p1"
+    by_role = {role: f"s-{ref}" for ref, role in REFS.items()}
+    case = Case(
+        "case", "christchurch", s["case_open"], s["risk"], people,
+        {(recipient, by_role[role], service) for role, services in s["services"].items() for service in services},
+        {recipient} if s["conflict"] else set(),
+    )  # fmt: skip
+    holdings: dict[str, set[Facet]] = {"": set(), **{ref: set() for ref in REFS}}
+    refs = {role: ref for ref, role in REFS.items()} | {"case": ""}
+    for role, *facet in FACTS:
+        holdings[refs[role]].add(Facet(*facet))
+    return Question(
+        TYPE, s["purpose"], s["audience"], source, REFS, {ref: f"s-{ref}" for ref in REFS},
+        {ref: frozenset(f) for ref, f in holdings.items()}, (case,), AT,
+    )  # fmt: skip
+
+
+Given = dict[tuple[str, str, bool, bool], str]
+Answer = tuple[Given, set[tuple[str, str]]]
+
+
+@cache
+def answers(recipient: str) -> list[tuple[dict[str, Any], Answer]]:
+    """What the engine says to *recipient* in every situation."""
+    roles = {**REFS, "": "case"}
+    found = []
+    for s in situations():
+        decision = decide(AGREEMENTS, question(s, recipient), AGREEMENTS.parties[recipient])
+        given = {(roles[ref], *facet): view for ref, facets in decision.given.items() for facet, view in facets.items()}
+        found.append((s, (given, set(decision.referred))))
+    return found
+
+
+@pytest.mark.parametrize("recipient", RECIPIENTS)
+def test_decide_agrees_with_the_oracle_on_every_fact(recipient: str) -> None:
+    for s, answer in answers(recipient):
+        world = World(RECIPIENTS[recipient], em=recipient.endswith("#em"), matter=MATTER, **s)
+        expected = world.answer(FACTS) if s["purpose"] != "BTG" else ({}, set())
+        assert answer == expected, {k: v for k, v in s.items() if v != USUAL[k]}
+    assert len(answers(recipient)) * len(FACTS) > 30_000
+
+
+def test_oracle_covers_every_cell_of_the_matrix() -> None:
+    assert sum(len(row) for row in MATRIX.values()) == 363
+    assert set(MATRIX) == set(CLASSES) - {"FRAME"}
+
+
+@pytest.mark.parametrize(("recipient", "kind"), RECIPIENTS.items())
+def test_decide_gives_each_standing_cell_in_some_situation_and_no_other(recipient: str, kind: str) -> None:
+    """A and R cells are given somewhere, H cells referred somewhere and never given, X and - cells neither."""
+    given = {name for _, (facts, _) in answers(recipient) for _, name, _, _ in facts}
+    referred = {name for _, (_, waiting) in answers(recipient) for _, name in waiting}
+    standing = {name for name in MATRIX if cell(name, kind) in "AR"}
+    by_person = {name for name in MATRIX if cell(name, kind) == "H"}
+    if recipient == "corrections":
+        by_person.remove("EXCL-ZONE")  # the electronic monitoring unit only
+    assert given == standing
+    assert by_person <= referred
+    assert referred <= by_person | standing
