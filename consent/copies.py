@@ -14,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import urlopen
 
+from consent.entry import Columns
 from consent.merkle import HASH_SIZE, ProofError
 from consent.note import MAX_NOTE_BYTES, Checkpoint
 from consent.tiles import FULL_TILE_BYTES, MAX_ENTRY_BYTES, WIDTH, bundle_path, read_bundle, tile_path
@@ -21,7 +22,6 @@ from consent.tiles import FULL_TILE_BYTES, MAX_ENTRY_BYTES, WIDTH, bundle_path, 
 _TIMEOUT_SECONDS = 30.0
 _MAX_BUNDLE_BYTES = WIDTH * (MAX_ENTRY_BYTES + 2)
 _SQLITE_MAGIC = b"SQLite format 3\x00"
-Columns = tuple[str, str, str, str]  # kind, source, message, party
 
 
 class NothingToVerify(Exception):

@@ -11,15 +11,13 @@ import argparse
 import json
 import sys
 import time
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from json.scanner import make_scanner
 from pathlib import Path
 
-from consent.copies import Block, Columns, Copy, NothingToVerify, open_copy, read_start
-from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY, DISCLOSURE
+from consent.copies import Block, Copy, NothingToVerify, open_copy, read_start
+from consent.entry import Rules, read_entry
 from consent.merkle import EMPTY_ROOT, ProofError, leaf_hash
 from consent.note import (
     COSIGNATURE_V1,
@@ -37,8 +35,6 @@ _MAX_FINDINGS = 100  # a report that names a hundred places has made its point
 _OLDER = "older checkpoint"
 _PROOF_START = b"c2sp.org/tlog-proof@"
 _MAX_PROOF_BYTES = 2 * MAX_NOTE_BYTES
-_NOT_AN_ENTRY = "it is not a JSON object with " + ", ".join(COMMON_FIELDS)
-_SCAN = make_scanner(json.JSONDecoder())
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +160,7 @@ class _Walk:
         self._copy, self._key, self._report = copy, key, report
         self._progress = progress
         self._edge = Edge()
-        self._rules = _Rules(report)
+        self._rules = Rules(report.kinds, report.add)
         self._good_size, self._good_root = 0, EMPTY_ROOT  # the largest tree that a checkpoint confirmed
         self._bad: list[int] = []  # sizes of checkpoints that state another root
 
@@ -353,75 +349,6 @@ class _Walk:
         return chosen
 
 
-class _Rules:
-    """What every entry must say, and what entries say about each other."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        # Python's hashes of text are keyed anew in each process, so nobody can prepare two keys that collide;
-        # eight bytes instead of three texts keep a ledger of millions in memory.
-        self._decided: dict[int, int] = {}
-        # By index: the hash of a disclosure's party and id ("" when it has none), 0 for any other entry.
-        self._disclosures = array("q")
-
-    def check(self, first: int, entries: Sequence[bytes | None], columns: Sequence[Columns | None]) -> None:
-        """Checks *entries*, the first of which is number *first*; *columns* are what the copy files them
-        under.
-        """
-        kinds, add = self._report.kinds, self._report.add
-        for offset, entry in enumerate(entries):
-            index, disclosed = first + offset, 0
-            if entry is not None:
-                try:
-                    body, kind, source, message, party = _read_entry(entry)
-                except ProofError as error:
-                    add(f"entry {index}", str(error))
-                    self._disclosures.append(0)
-                    continue
-                kinds[kind] += 1
-                if columns and columns[offset] != (kind, source, message, party):
-                    add(f"entry {index}", "it is filed under another kind, source, message or party")
-                if kind in DECISION_KINDS:
-                    former = self._decided.setdefault(hash((source, message, party)), index)
-                    if former != index:
-                        add(f"entry {index}", f"entry {former} already decides on this message and party")
-                    if kind == DISCLOSURE:
-                        name = body.get("disclosure")
-                        disclosed = hash((party, name if isinstance(name, str) else ""))
-                elif kind == DELIVERY:
-                    self._check_delivery(index, body.get("disclosure"), party, message)
-            self._disclosures.append(disclosed)
-
-    def _check_delivery(self, index: int, disclosure: object, party: str, message: str) -> None:
-        if type(disclosure) is not int or not 0 <= disclosure < index:
-            self._report.add(f"entry {index}", "the delivery does not refer to an earlier entry")
-        elif not self._disclosures[disclosure]:
-            self._report.add(f"entry {index}", f"the delivery refers to entry {disclosure}, not a disclosure")
-        elif self._disclosures[disclosure] not in (hash((party, message)), hash((party, ""))):
-            self._report.add(f"entry {index}", f"entry {disclosure} was not this disclosure to this party")
-
-
-def _read_entry(entry: bytes) -> tuple[dict[str, object], str, str, str, str]:
-    """The JSON object of *entry*, its kind, source, message and party. Raises `ProofError`."""
-    try:
-        text = entry.decode()
-        body, end = _SCAN(
-            text, 0
-        )  # what json.loads does, without its search for white space: canonical has none
-        kind, at, source, message, party = (
-            body["kind"],
-            body["at"],
-            body["source"],
-            body["message"],
-            body["party"],
-        )
-    except (ValueError, TypeError, LookupError, StopIteration, RecursionError) as error:
-        raise ProofError(_NOT_AN_ENTRY) from error
-    if end != len(text) or not type(kind) is type(at) is type(source) is type(message) is type(party) is str:
-        raise ProofError(_NOT_AN_ENTRY)
-    return body, kind, source, message, party
-
-
 def _verify_proof_file(path: Path, key: Key, entry: bytes | None, report: Report) -> None:
     try:
         proof = TlogProof.decode(_decode(read_start(path, _MAX_PROOF_BYTES)))
@@ -433,7 +360,7 @@ def _verify_proof_file(path: Path, key: Key, entry: bytes | None, report: Report
         report.checkpoints = 1
         proof.verify(data, [key])
         report.size = report.signed = 1
-        _, kind, *_ = _read_entry(data)
+        _, kind, *_ = read_entry(data)
         report.kinds[kind] += 1
     except ProofError as error:
         report.add("proof", str(error))
@@ -471,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option = parser.add_argument
     option("target", help="data folder, exported folder, SQLite file, tlog-proof file or web address")
     option("--key", required=True, help="the ledger's verifier key, or a file that holds it")
-    option("--old", metavar="FILE", help="an older checkpoint that you kept: the ledger must continue it")
+    option("--since", metavar="FILE", help="an older checkpoint that you kept: the ledger must continue it")
     option("--witness", action="append", default=[], metavar="VKEY", help="must have cosigned the newest one")
     option("--entry", type=Path, metavar="FILE", help="the entry that a tlog-proof is about")
     option("--json", action="store_true", help="write the report as JSON")
@@ -480,7 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         entry = read_start(chosen.entry, MAX_ENTRY_BYTES + 1) if chosen.entry else None
         progress = _bar if sys.stderr.isatty() else None
         report = verify(
-            chosen.target, chosen.key, chosen.old, progress, witnesses=chosen.witness, entry=entry
+            chosen.target, chosen.key, chosen.since, progress, witnesses=chosen.witness, entry=entry
         )
     except (NothingToVerify, ProofError) as error:
         print(json.dumps({"ok": False, "error": str(error)}) if chosen.json else f"cannot verify: {error}")
