@@ -65,8 +65,8 @@ _STATIONS: Mapping[str, tuple[str, ...]] = {
     ),
     "waikato-rural": (
         "Cambridge", "Coromandel", "Huntly", "Kāwhia", "Matamata", "Morrinsville", "Ngāruawāhia",
-        "Ōtorohanga", "Paeroa", "Piopio", "Putāruru", "Raglan", "Tairua", "Te Aroha", "Te Awamutu", "Te Kauwhata",
-        "Te Kūiti", "Thames", "Tīrau", "Tokoroa", "Waihi", "Whangamatā", "Whitianga",
+        "Ōtorohanga", "Paeroa", "Piopio", "Putāruru", "Raglan", "Tairua", "Te Aroha", "Te Awamutu",
+        "Te Kauwhata", "Te Kūiti", "Thames", "Tīrau", "Tokoroa", "Waihi", "Whangamatā", "Whitianga",
     ),
     "christchurch": (
         "Akaroa", "Ashburton", "Christchurch", "Christchurch Central", "Hornby", "Kaiapoi", "Lincoln",

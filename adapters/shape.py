@@ -24,8 +24,8 @@ MEDIA_TYPE = "application/json"
 BATCH = "batch"  # the field of a file that holds several records
 NOTHING: Final = object()  # what a take gives when it has reported a problem, or nothing is left to place
 _CLOCK_SKEW = timedelta(minutes=5)  # as the catalogue allows
-_LINE = re.compile(r"[^\x00-\x1f\ud800-\udfff]{1,200}")
-_TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]{1,20000}")
+_LINE = re.compile(r"[^\x00-\x1f]{1,200}")
+_TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f]{1,20000}")
 _CODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,39}")
 _TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _ENVELOPE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
@@ -361,12 +361,7 @@ class Format:
             Unreadable: nothing can be read; problems name native positions.
             HubError: the bytes are no JSON, or too large.
         """
-        try:
-            content = decode(native.content)
-        except ValueError:  # an integer of thousands of digits, which Python refuses to read
-            raise Unreadable(
-                "the file is not readable JSON", Problem("", "holds an unreadable number", "send plain JSON")
-            ) from None
+        content = decode(native.content)
         reading = _Gathered(party, now)
         if isinstance(content, dict) and BATCH in content:
             records = content[BATCH]
