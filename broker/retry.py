@@ -21,6 +21,7 @@ DELIVERY_LIMIT = 5  # deliveries of a message whose handling fails in a way nobo
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 300.0  # a recipient that is back after days is noticed within five minutes
 LONGEST_RECONNECT_SECONDS = 15.0
+RESUBSCRIBE_SECONDS = 1.0  # after RabbitMQ closed one queue's channel and left the connection open
 
 # What these say is wrong is the hub's, so burying would empty the queues into the dead letters while an
 # operator mends one file.

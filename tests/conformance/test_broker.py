@@ -1,5 +1,6 @@
 """What every broker promises, asked of each implementation in the same words."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,13 +12,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
 from broker.embedded import EmbeddedBroker
+from broker.rabbitmq import RabbitBroker
 from schemas import database
 from schemas.errors import Unconfirmed
+from tests import servers
 
 POLICE = deliveries_to("police#district")
 AVIVA = deliveries_to("ngo.aviva#ivs")
@@ -37,7 +41,7 @@ if url.startswith("sqlite"):
     broker = EmbeddedBroker(database.open_database(url), utc_now)
 else:
     from broker.rabbitmq import RabbitBroker
-    broker = RabbitBroker(url)
+    broker = RabbitBroker(url, prefetch=limit)
 held = 0
 while held < limit:
     held += len(broker.receive(queue, limit - held, 20))
@@ -76,7 +80,17 @@ def embedded_site(tmp_path: Path) -> Iterator[Site]:
     engine.dispose()
 
 
-@pytest.fixture(params=["embedded"])
+@pytest.fixture
+def rabbitmq_site(rabbitmq_url: str, rabbitmq_server: servers.RabbitServer) -> Site:
+    def lose_the_queues(_site: Site) -> None:
+        host = rabbitmq_url.rsplit("/", 1)[1]
+        for queue in json.loads(rabbitmq_server.call("GET", f"/api/queues/{host}")):
+            rabbitmq_server.call("DELETE", f"/api/queues/{host}/{quote(queue['name'], safe='')}")
+
+    return Site(rabbitmq_url, lambda site: RabbitBroker(site.url, PARTIES, clock=site.clock), lose_the_queues)
+
+
+@pytest.fixture(params=["embedded", "rabbitmq"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     site: Site = request.getfixturevalue(f"{request.param}_site")
     yield site
@@ -382,7 +396,7 @@ def test_dead_letters_are_listed_oldest_first_by_queue_and_up_to_a_limit(broker:
 
 def test_dead_letters_do_not_change_when_looked_at(site: Site) -> None:
     broker = site.open()
-    broker.quarantine([(m, ERROR) for m in outgoing(5)])
+    broker.quarantine([(m, ERROR) for m in outgoing(12)])
     first = broker.dead_letters()
 
     for _ in range(25):  # more often than any server's default limit of deliveries
@@ -496,6 +510,7 @@ def test_many_threads_publish_and_consume_without_loss(broker: Broker) -> None:
 
 def test_publish_raises_unconfirmed_when_the_store_does_not_take_it(site: Site) -> None:
     broker = site.open()
+    broker.publish(outgoing(1))
     site.break_down(site)
 
     with pytest.raises(Unconfirmed):
@@ -514,6 +529,7 @@ def test_publish_raises_unconfirmed_when_the_broker_is_closed(broker: Broker) ->
 
 def test_unconfirmed_says_nothing_of_the_message(site: Site) -> None:
     broker = site.open()
+    broker.publish(outgoing(1))
     site.break_down(site)
 
     with pytest.raises(Unconfirmed) as raised:
