@@ -49,13 +49,13 @@ _SITE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,39}")
 _LINE = re.compile(r"[^\x00-\x1f\ud800-\udfff]{1,200}")
 
 _PERSON = notice.person_shape(
-    "ref",
+    "person",
     claimantId=may("identifiers[]", identifier("acc-claimant")),
     nhi=may("identifiers[]", identifier(NHI)),
 )
 _JSON = Format(
     "report",
-    notice.shared_records(("people", "ref"), _PERSON, never("is not carried for ACC", "leave it out")),
+    notice.shared_records(("people", "person"), _PERSON, never("is not carried for ACC", "leave it out")),
 )
 
 

@@ -98,11 +98,11 @@ _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _EM = "Electronic monitoring"
 _APART = "Not to associate with a person named in an order"
 
-_PERSON = notice.person_shape("ref", prn=may("identifiers[]", identifier("prn", _PRN.pattern)))
+_PERSON = notice.person_shape("person", prn=may("identifiers[]", identifier("prn", _PRN.pattern)))
 _JSON = Format(
     "report",
     notice.shared_records(
-        ("people", "ref"), _PERSON, never("is not carried for Corrections", "leave it out")
+        ("people", "person"), _PERSON, never("is not carried for Corrections", "leave it out")
     ),
 )
 

@@ -57,7 +57,7 @@ _CONSUMED = {
 _TECHNICAL = frozenset({"MSH", "EVN", "SFT", "ARV"})
 
 _PERSON = notice.person_shape(
-    "ref", nhi=may("identifiers[]", identifier(NHI, r"[A-Z]{3}[0-9]{2}[0-9A-Z]{2}"))
+    "person", nhi=may("identifiers[]", identifier(NHI, r"[A-Z]{3}[0-9]{2}[0-9A-Z]{2}"))
 )
 _SERVICES = code("mental-health", "alcohol-and-drug", "maternal", "crisis")
 _INVOLVEMENT = {
@@ -70,7 +70,7 @@ _JSON = Format(
     "report",
     {
         **notice.shared_records(
-            ("people", "ref"), _PERSON, never("is not carried for health", "leave the reference out")
+            ("people", "person"), _PERSON, never("is not carried for health", "leave the reference out")
         ),
         "mental-health-involvement": Record(
             "health.mental-health-involvement-reported",
@@ -80,15 +80,14 @@ _JSON = Format(
             },
             key=("reportId", "revision"),
             at="sentAt",
-            people=("people", "ref"),
+            people=("people", "person"),
         ),
     },
 )
 
 
 def read(native: Native, party: str, now: datetime) -> Reading:
-    """The messages in *native* by its media type: HL7 v2 ADT, FHIR R4 JSON, or the written JSON. *now*
-    decides which alerts stand.
+    """The messages in *native* by its media type: HL7 v2 ADT, FHIR R4 JSON, or the written JSON.
 
     Raises `Unreadable` naming the position (`PID-7`, `/status`).
     """
@@ -106,7 +105,7 @@ def write(message: Message, party: str) -> Native:  # noqa: ARG001  # the contra
     """*message* as *party* reads it: an alert request as a FHIR flag, everything else as written JSON."""
     if message.type == "nz.isr.health.alert-requested.v1":
         return fhir.write(message)
-    return notice.write(message)
+    return notice.write(message, notice.Vocabulary(own={NHI: "nhi"}))
 
 
 def _adt(message: Hl7Message, party: str, now: datetime) -> Reading:
@@ -141,7 +140,7 @@ def _adt(message: Hl7Message, party: str, now: datetime) -> Reading:
         detail = "is in force: address, telephones and facility stay behind"
         unplaced.append(Problem("ARV", detail, "no action"))
     if trigger == "A31":
-        messages = list(_alerts(message, person, party, key, at, now, unplaced))
+        messages = list(_alerts(message, person, party, key, at, unplaced))
     else:
         messages = list(_presentation(message, person, party, key, at, unplaced))
     unplaced += _left(message, trigger)
@@ -226,7 +225,7 @@ def _address(pid: Segment, unplaced: list[Problem]) -> dict[str, str] | None:
     for r in pid.repetitions(11):
         # A street may come whole, or as number and name in the sub-components of SAD.
         whole, name, number = (pid.get(11, r, 1, sub) or "" for sub in (1, 2, 3))
-        street = " ".join(part for part in (number, whole, name) if part)
+        street = whole if name in whole else " ".join(part for part in (number, whole, name) if part)
         line1 = ", ".join(part for part in (street, pid.get(11, r, 2)) if part)
         city, kind = pid.get(11, r, 3), pid.get(11, r, 7)
         if chosen or kind in _POSTAL or not line1 or not city:
@@ -315,10 +314,10 @@ def _alerts(
     party: str,
     key: str,
     at: datetime,
-    now: datetime,
     unplaced: list[Problem],
 ) -> Iterator[Message]:
-    today = local_date(now).isoformat()
+    # Judged at the message's own time, so that sending it again a week later says the same.
+    today = local_date(at).isoformat()
     for segment in message.all("ZAL"):
         code = (segment.get(3) or "").upper()
         if segment.get(2) != fhir.SITUATIONAL or code not in fhir.ALERT_CODES:

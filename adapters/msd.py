@@ -72,10 +72,10 @@ _SWN = re.compile(r"[0-9]{9}")  # a social welfare number
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
-_PERSON = notice.person_shape("ref", swn=may("identifiers[]", identifier("swn", _SWN.pattern)))
+_PERSON = notice.person_shape("person", swn=may("identifiers[]", identifier("swn", _SWN.pattern)))
 _JSON = Format(
     "report",
-    notice.shared_records(("people", "ref"), _PERSON, never("is not carried for MSD", "leave it out")),
+    notice.shared_records(("people", "person"), _PERSON, never("is not carried for MSD", "leave it out")),
 )
 
 
