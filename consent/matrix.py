@@ -14,8 +14,9 @@ from typing import NamedTuple
 from consent.agreement import KINDS, Agreement, Agreements, Clause, Party
 from consent.conditions import CONDITIONS, TASK_SERVICES, Facts
 from consent.guards import PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
-from schemas.catalogue import Branch, Leaf, published
-from schemas.classes import CLASSES, SUBJECT_ROLES, Facet
+from consent.policy import carried
+from schemas.catalogue import published
+from schemas.classes import CLASSES, Facet
 from schemas.errors import BadAgreement
 
 AHEAD = timedelta(days=90)
@@ -304,23 +305,13 @@ def _carried_by_nothing(agreements: Agreements, today: date) -> Iterator[Finding
 
 
 @cache
-def _held() -> dict[tuple[str, str], frozenset[Facet]]:
+def _held() -> dict[tuple[str, str], set[Facet]]:
     found: dict[tuple[str, str], set[Facet]] = {}
     for kind in published():
-        _collect(kind.shape, found)
-    return {key: frozenset(facets) for key, facets in found.items()}
+        for role, facet, _, _ in carried(kind.shape):
+            found.setdefault((facet.name, role), set()).add(facet)
+    return found
 
 
-def _collect(branch: Branch, found: dict[tuple[str, str], set[Facet]], person: bool = False) -> None:
-    for child in branch.children.values():
-        if not isinstance(child, Leaf):
-            _collect(child, found, person or bool(child.about))
-            continue
-        for role in SUBJECT_ROLES:
-            # Below a person nothing is about the case, and above one nothing is about a person.
-            if (role == "case") is not person:
-                found.setdefault((child.facets[role].name, role), set()).add(child.facets[role])
-
-
-def _facets(data_class: str, role: str) -> frozenset[Facet]:
-    return _held().get((data_class, role), frozenset())
+def _facets(data_class: str, role: str) -> set[Facet]:
+    return _held().get((data_class, role), set())

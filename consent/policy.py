@@ -25,7 +25,7 @@ from schemas.errors import UnknownType
 
 HUB = "hub"
 # Who somebody is, and how to meet them safely: never a reason to send a message, only company for one.
-COMPANIONS = frozenset({FRAME, "ID-CORE", "ID-XREF"})
+COMPANIONS = frozenset({FRAME, "ID-CORE", "ID-XREF", "SAFE-CONTACT"})
 _REMEMBERED = 50_000  # decisions kept for a day: a few hundred bytes each
 
 
@@ -137,23 +137,27 @@ class _Told(NamedTuple):
 class _Cases:
     """What the cases of a question say, whoever the recipient is."""
 
-    __slots__ = ("assignments", "conflicts", "facts", "open", "perpetrators", "risk", "sought")
+    __slots__ = ("assignments", "conflicts", "everywhere", "facts", "open", "perpetrators", "risk", "sought", "where")
 
     def __init__(self, question: Question) -> None:
         self.open = False
         self.risk: str | None = None
         self.perpetrators: set[str] = set()
         self.conflicts: set[str] = set()
+        # One bit for each case: of an assignment, and of all the cases a person belongs to.
         self.assignments = [(1 << i, case.assignments) for i, case in enumerate(question.cases)]
+        self.everywhere = (1 << len(question.cases)) - 1
+        self.where: dict[str, int] = {}
         victims: set[str] = set()
         children: set[str] = set()
         roles, pseudonyms = question.roles, question.pseudonyms
-        for case in question.cases:
+        for i, case in enumerate(question.cases):
             self.open = self.open or case.open
             if RISK_ORDER.get(case.risk or "", 0) > RISK_ORDER.get(self.risk or "", 0):
                 self.risk = case.risk
             self.conflicts |= case.conflicts
             for pseudonym, person in case.people.items():
+                self.where[pseudonym] = self.where.get(pseudonym, 0) | 1 << i
                 for role in person.roles:
                     if role == "perpetrator":
                         self.perpetrators.add(pseudonym)
@@ -182,10 +186,9 @@ class _Cases:
         role = question.roles.get(ref, "") if ref else CASE
         pseudonym = question.pseudonyms.get(ref, "?" + ref) if ref else ""
         school = home = represented = False
-        known = [case for case in question.cases if pseudonym in case.people]
-        # One bit for each case the subject belongs to; the case itself belongs to all.
-        where = sum(1 << i for i, case in enumerate(question.cases) if not ref or pseudonym in case.people)
+        where = self.where.get(pseudonym, 0) if ref else self.everywhere
         if role in ("perpetrator", "child"):
+            known = [case for case in question.cases if pseudonym in case.people]
             if role == "perpetrator":
                 home = not known or pseudonym in at_risk or any(case.shares_household(pseudonym) for case in known)
             else:
@@ -207,26 +210,30 @@ def _decide(
     own: dict[str, set[str]] = {}
     mine = recipient.id
     linked = recipient.kind in PERPETRATOR_SIDE
-    present = 0
+    present = seated = 0
     for bit, assignments in cases.assignments:
         for party, pseudonym, service in assignments:
             if party == mine:
                 own.setdefault(pseudonym, set()).add(service)
                 present |= bit
+                if pseudonym == "*":
+                    seated |= bit
     if not linked and recipient.kind in NGO:
         linked = not cases.perpetrators.isdisjoint(own)
-    # `*` is a seat at the table: it works with everybody of the case, and it links nobody to the perpetrator.
+    # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the perpetrator.
     everybody = frozenset(own.pop("*", _NO_SERVICES))
-    services = {pseudonym: everybody | names for pseudonym, names in own.items()}
-    of_case = everybody.union(*services.values())
+    of_case = everybody.union(*own.values())
+
+    def services(pseudonym: str, where: int) -> frozenset[str]:
+        seat = everybody if where & seated else _NO_SERVICES
+        return seat.union(own[pseudonym]) if pseudonym in own else seat
+
     told = tuple(
-        _Told(
-            ref, role, held, services.get(pseudonym, everybody) if ref else of_case, bool(where & present), school, home, was, by
-        )  # fmt: skip
+        _Told(ref, role, held, services(pseudonym, where) if ref else of_case, bool(where & present), school, home, was, by)
         for ref, role, pseudonym, held, where, school, home, was, by in cases.facts
     )
     role, people = cases.sought
-    sought = frozenset(services.get(pseudonym, everybody) for pseudonym in people)
+    sought = frozenset([services(pseudonym, cases.where.get(pseudonym, 0)) for pseudonym in people])
     conflicted = mine in cases.conflicts
     source = agreements.parties.get(question.source)
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
@@ -251,24 +258,40 @@ def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
     )  # fmt: skip
 
 
+def carried(shape: Branch) -> Iterator[tuple[str, Facet, bool, bool]]:
+    """Every (role or "case", facet, whether it is in the reduced view, whether it stands in the list of people) that a message of *shape* can hold."""
+    for name, child in shape.children.items():
+        yield from _carried(child, personal=bool(shape.about), listed=name == "people")
+
+
+def _carried(child: Leaf | Branch, *, personal: bool, listed: bool) -> Iterator[tuple[str, Facet, bool, bool]]:
+    if isinstance(child, Leaf):
+        for role, facet in child.facets.items():
+            # Below a person nothing is about the case, and above one nothing is about a person.
+            if (role == CASE) is not personal:
+                yield role, facet, child.reduced, listed
+        return
+    for inner in child.children.values():
+        yield from _carried(inner, personal=personal or bool(child.about), listed=listed)
+
+
+class _Matter(NamedTuple):
+    """Of one type of message: the classes it is about (those outside its people, companions aside), and what has a reduced view."""
+
+    classes: frozenset[str]
+    reducible: frozenset[tuple[str, Facet]]
+
+
 @cache
-def _substance(type_name: str) -> frozenset[str]:
-    """The classes a message of this type is about: those outside its people, companions aside."""
+def _matter(type_name: str) -> _Matter:
     try:
-        shape = published()[type_name].shape
+        held = list(carried(published()[type_name].shape))
     except UnknownType:
-        return frozenset()
-    found: set[str] = set()
-    _classes_of({n: c for n, c in shape.children.items() if n != "people"}, found)
-    return frozenset(found - COMPANIONS)
-
-
-def _classes_of(children: Mapping[str, Leaf | Branch], found: set[str]) -> None:
-    for child in children.values():
-        if isinstance(child, Leaf):
-            found.update(facet.name for facet in child.facets.values())
-        else:
-            _classes_of(child.children, found)
+        return _Matter(frozenset(), frozenset())
+    return _Matter(
+        frozenset(facet.name for _, facet, _, listed in held if not listed) - COMPANIONS,
+        frozenset((role, facet) for role, facet, reduced, _ in held if reduced),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,6 +390,7 @@ class _Asked:
     ) -> None:
         """Decides one facet of one subject. A guard is asked about the very view that a clause would give."""
         entries = cells.get((subject.role, facet.name), ())
+        reducible = _matter(self.question.type).reducible
         strongest, codes = guarded(situation, subject, facet, "full")
         open_referral: Entry | None = None
         reason = codes[0] if codes else "no-clause"
@@ -376,6 +400,9 @@ class _Asked:
                 verdict.conditions[name] = verdict.conditions.get(name, True) and name not in unmet
             if unmet:
                 reason = reason if codes else f"unmet-{unmet[0]}"
+                continue
+            if entry.view == "reduced" and (subject.role, facet) not in reducible:
+                reason = reason if codes else "reduced-view"  # the type has nothing of this in its reduced view
                 continue
             if not entry.view:
                 if strongest is not Effect.NOTHING:
@@ -423,7 +450,7 @@ class _Verdict:
 
     def drop_names_alone(self, type_name: str, present: set[str]) -> None:
         """Gives nothing when nothing of the matter is given: the type of a message with a name in it would tell the matter all the same."""
-        matter = (_substance(type_name) or present) & present - COMPANIONS - {"SAFE-CONTACT"}
+        matter = (_matter(type_name).classes or present) & present - COMPANIONS
         if not matter or not self.given or any(facet.name in matter for _, facet, _ in self.grants):
             return
         self.withheld = {w for w in self.withheld if w[2] != "reduced-view"}

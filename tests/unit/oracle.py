@@ -89,12 +89,12 @@ class World:
     """One message before one recipient. *services*: role → services of the recipient with the one person in that role."""
 
     def __init__(self, kind, *, purpose="FV-RISK", audience="table", risk="high", case_open=True, conflict=False, em=False,
-                 services=None, shared_home=False, perpetrator_represents=False, school_known=True, matter=()):  # fmt: skip
+                 services=None, shared_home=False, perpetrator_represents=False, school_known=True, matter=(), reducible=()):  # fmt: skip
         self.kind, self.purpose, self.audience, self.risk = kind, purpose, audience, risk
         self.case_open, self.conflict, self.em = case_open, conflict, em
         self.services = services or {}
         self.shared_home, self.perpetrator_represents, self.school_known = shared_home, perpetrator_represents, school_known
-        self.matter = matter
+        self.matter, self.reducible = matter, reducible
         self.anybody = any(self.services.values())
         self.linked = kind in ("COR", "NGOP") or (kind == "NGOV" and bool(self.services.get("perpetrator")))
         self.risky = risk in ("medium", "high")
@@ -229,6 +229,8 @@ class World:
             if not self.conditions_hold(name, role, outcome) or self.never(name, role, locates, text):
                 continue
             view = self.view(name, role, outcome)
+            if outcome != "H" and view == "reduced" and fact not in self.reducible:
+                continue
             if outcome == "H":
                 referred.add((role, name))
             elif self.not_by_software(name, role, locates, text, view):
