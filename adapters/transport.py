@@ -254,6 +254,7 @@ class _Line:
             token_endpoint_auth_method="private_key_jwt",  # noqa: S106  # the name of a method
             token_endpoint=recipient.token_endpoint,
             grant_type="client_credentials",
+            leeway=0,  # _authorise looks ahead itself, and looks at what it got
             scope=recipient.scope,
             timeout=timeout_seconds,
             # Where deliveries go is set in one place: neither a redirect nor a proxy variable of the
@@ -274,8 +275,7 @@ class _Line:
     def _post(self, delivery: str, native: Native) -> HubError | None:
         headers = {"Content-Type": native.media_type, "Idempotency-Key": delivery}
         try:
-            if self._client.token is None:
-                self._client.fetch_token(self._recipient.token_endpoint, grant_type="client_credentials")
+            self._authorise()
             with self._client.stream(
                 "POST", self._recipient.url, content=native.content, headers=headers
             ) as response:
@@ -306,6 +306,18 @@ class _Line:
         if 400 <= status < 500 and status not in _TEMPORARY:
             return RefusedByRecipient("the recipient refused the delivery", problem)
         return NotSent("the recipient could not take the delivery now", problem)
+
+    def _authorise(self) -> None:
+        """Leaves the client with a token that is good for a minute. Raises what Authlib raises, or
+        `ValueError`."""
+        token = self._client.token
+        if token is None or token.is_expired(leeway=60):
+            self._client.token = None
+            got = self._client.fetch_token(self._recipient.token_endpoint, grant_type="client_credentials")
+            # Authlib takes what comes: without this, "Bearer None" would go out with somebody's details
+            # behind it.
+            if not isinstance(got.get("access_token"), str) or str(got.get("token_type")).lower() != "bearer":
+                raise ValueError("no bearer token")
 
     def close(self) -> None:
         self._client.close()
