@@ -377,6 +377,14 @@ def _read_key(key: str) -> Key:
     return Key.from_vkey(key)
 
 
+def _key_beside(target: str) -> str:
+    """The path of `ledger.vkey` in the folder *target*, or beside the file."""
+    for folder in (Path(target), Path(target).parent):
+        if (folder / "ledger.vkey").is_file():
+            return str(folder / "ledger.vkey")
+    raise NothingToVerify("no key was given, and there is no ledger.vkey beside the ledger")
+
+
 def _read_text(note: str) -> str:
     if "\n" in note:
         return note
@@ -397,7 +405,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     option = parser.add_argument
     option("target", help="data folder, exported folder, SQLite file, tlog-proof file or web address")
-    option("--key", required=True, help="the ledger's verifier key, or a file that holds it")
+    option(
+        "--key", help="the ledger's verifier key, or a file that holds it (default: ledger.vkey beside it)"
+    )
     option("--since", metavar="FILE", help="an older checkpoint that you kept: the ledger must continue it")
     option("--witness", action="append", default=[], metavar="VKEY", help="must have cosigned the newest one")
     option("--entry", type=Path, metavar="FILE", help="the entry that a tlog-proof is about")
@@ -405,14 +415,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         entry = read_start(chosen.entry, MAX_ENTRY_BYTES + 1) if chosen.entry else None
+        key, own = (chosen.key, True) if chosen.key else (_key_beside(chosen.target), False)
         progress = _bar if sys.stderr.isatty() else None
-        report = verify(
-            chosen.target, chosen.key, chosen.since, progress, witnesses=chosen.witness, entry=entry
-        )
+        report = verify(chosen.target, key, chosen.since, progress, witnesses=chosen.witness, entry=entry)
     except (NothingToVerify, ProofError) as error:
         print(json.dumps({"ok": False, "error": str(error)}) if chosen.json else f"cannot verify: {error}")
         return 2
-    print(json.dumps(report.as_json(), indent=2) if chosen.json else "\n".join(report.lines()))
+    if chosen.json:
+        print(json.dumps({**report.as_json(), "key": "given" if own else "beside the ledger"}, indent=2))
+    else:
+        print("\n".join(report.lines()))
+        if not own:
+            print("  with the key found beside the ledger: whoever replaced both would not be noticed")
     return 0 if report.ok else 1
 
 
