@@ -71,6 +71,12 @@ class TooLarge(HubError):
     code = "too-large"
 
 
+class UnsupportedMediaType(HubError):
+    """The input is in no format that the hub reads from this sender."""
+
+    code = "unsupported-media-type"
+
+
 class IdentityReused(HubError):
     """The same source and id arrived before with a different body."""
 
@@ -132,6 +138,12 @@ class BadProof(HubError):
     """A signature, checkpoint or proof does not verify."""
 
     code = "bad-proof"
+
+
+class NotAuthenticated(HubError):
+    """The caller has not shown who it is."""
+
+    code = "not-authenticated"
 
 
 class NotAuthorised(HubError):

@@ -1,0 +1,271 @@
+"""Why each party got what it got of a message, from the ledger alone: nothing is decided again.
+
+`explain` is for privacy officers and operators (the command, the console). `outward` is the answer to the
+sender, and says no more than an asker may hear: refused, referred, restricted and not found are one thing
+(safety rule V8).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from consent.agreement import OBLIGATIONS
+from consent.conditions import CONDITIONS
+from consent.guards import GUARDS
+from gateway import queries
+from gateway.hub import Hub
+from schemas.classes import CLASSES
+from schemas.errors import InvalidMessage, NotFound, Problem, UnknownType
+
+DELIVERED, ON_ITS_WAY, NOT_SHARED = "delivered", "on its way", "not shared"
+OUTCOMES = {
+    "permit": "given in full",
+    "reduced": "given in part",
+    "refer": "waits for a person of the holder agency",
+    "refuse": "not given",
+}
+_REASONS = {
+    "no-clause": "no clause in force grants it",
+    "needs-person": "a person of the holder agency decides",
+    "reduced-view": "the clause grants the reduced view only",
+    "names-alone": "names are not sent without what the message is about",
+    "nothing-to-give": "the message holds nothing for this party",
+    "unknown-party": "the party is not in the agreements, or not active",
+    "unknown-source": "the sender is not in the agreements, or not active",
+    "no-time": "the time of the decision was not known",
+}
+
+
+def outward(hub: Hub, sender: str, message: str) -> dict[str, Any] | None:
+    """What *sender* may know of its own *message*: a state for every party at the table, and for the
+    addressee of a message to one party. None when there is nothing that it may see.
+
+    Other parties are left out, not shown as `not shared`: which provider received something tells who works
+    with a family, and where.
+    """
+    if not queries.was_carried(hub.engine, sender, message):
+        return None
+    rows = queries.decisions_on(hub.engine, message, sender)
+    ended = queries.deliveries_of(hub.engine, [r.body["disclosure"] for r in rows if "disclosure" in r.body])
+    states = []
+    for row in rows:
+        recipient = hub.agreements.parties.get(row.body["party"])
+        if (recipient is not None and recipient.table) or _is_addressed(hub, row.body["type"]):
+            states.append({"party": row.body["party"], "state": _outward_state(row.body, ended)})
+    return {"id": message, "recipients": states}
+
+
+def _outward_state(decision: Mapping[str, Any], ended: Mapping[str, queries.Row]) -> str:
+    if "disclosure" not in decision:
+        return NOT_SHARED
+    end = ended.get(decision["disclosure"])
+    if end is None:
+        return ON_ITS_WAY
+    return DELIVERED if end.body["outcome"] == "delivered" else NOT_SHARED
+
+
+def _is_addressed(hub: Hub, type: str) -> bool:
+    try:
+        return hub.catalogue[type].audience == "addressee"
+    except UnknownType:  # a type of a former release
+        return False
+
+
+def explain(hub: Hub, message: str, source: str = "") -> dict[str, Any]:
+    """Every decision on *message* (its id, or the id of a disclosure that came of it), as plain JSON:
+
+    {message, source, type, title, at, purpose, purposes agreements, cases, signed, recipients: [ {party,
+    name, outcome, outcome_says, state, entry, clauses: [{id, title}], basis, conditions: [{name, value,
+    says}], given: [{role, class, title, view}], withheld: [{role, class, title, reason, says}], referred:
+    [{role, class, title}], guards: [{code, says}], reasons: [{code, says}], obligations: [{code, says}],
+    disclosure, delivery}]}
+
+    Raises `NotFound` when the ledger has no decision on it; `InvalidMessage` when several senders used the id
+    and *source* does not say which is meant. Holds nothing that is not in the ledger or the agreements.
+    """
+    rows = queries.decisions_on(hub.engine, message, source or None)
+    if not rows:
+        rows = _behind_disclosure(hub, message, source)
+    senders = sorted({row.body["source"] for row in rows})
+    if not rows:
+        raise NotFound("the ledger has no decision on this message")
+    if len(senders) > 1:
+        raise InvalidMessage(
+            "several senders use this id",
+            Problem("source", "does not say which", "use " + " or ".join(senders)),
+        )
+    ended = queries.deliveries_of(hub.engine, [r.body["disclosure"] for r in rows if "disclosure" in r.body])
+    newest = hub.ledger.checkpoint()
+    first = rows[0].body
+    return {
+        "message": first["message"],
+        "source": first["source"],
+        "source_name": party_name(hub, first["source"]),
+        "type": first["type"],
+        "title": type_title(hub, first["type"]),
+        "at": first["at"],
+        "purpose": first["purpose"],
+        "agreements": first["agreements"],
+        "cases": first["cases"],
+        "signed": newest is not None and rows[-1].index < newest.size,
+        "recipients": [_recipient(hub, row, ended) for row in rows],
+    }
+
+
+def _behind_disclosure(hub: Hub, disclosure: str, source: str) -> list[queries.Row]:
+    """The decisions on the message that *disclosure* came of."""
+    end = queries.deliveries_of(hub.engine, [disclosure]).get(disclosure)
+    released = queries.entry(hub.engine, end.body["disclosure"]) if end else None
+    if released is None:
+        return []
+    return queries.decisions_on(hub.engine, released.body["message"], source or released.body["source"])
+
+
+def _recipient(hub: Hub, row: queries.Row, ended: Mapping[str, queries.Row]) -> dict[str, Any]:
+    said = row.body
+    disclosure = said.get("disclosure")
+    end = ended.get(disclosure) if disclosure else None
+    state = "" if disclosure is None else ON_ITS_WAY if end is None else end.body["outcome"]
+    return {
+        "party": said["party"],
+        "name": party_name(hub, said["party"]),
+        "outcome": said["outcome"],
+        "outcome_says": OUTCOMES.get(said["outcome"], said["outcome"]),
+        "state": state,
+        "entry": row.index,
+        "clauses": [{"id": name, "title": clause_title(hub, name)} for name in said["clauses"]],
+        "basis": said["basis"],
+        "conditions": [
+            {"name": name, "value": value, "says": condition_says(name)}
+            for name, value in sorted(said["conditions"].items())
+        ],
+        "given": [
+            {"role": role, "class": name, "title": class_title(name), "view": view or "full"}
+            for role, names in said["given"].items()
+            for name, _, view in (entry.partition(":") for entry in names)
+            if name != "FRAME"
+        ],
+        "withheld": [
+            {
+                "role": role,
+                "class": name,
+                "title": class_title(name),
+                "reason": code,
+                "says": reason_says(code),
+            }
+            for role, name, code in said["withheld"]
+        ],
+        "referred": [
+            {"role": role, "class": name, "title": class_title(name)} for role, name in said["referred"]
+        ],
+        "guards": [{"code": code, "says": reason_says(code)} for code in said["guards"]],
+        "reasons": [{"code": code, "says": reason_says(code)} for code in said["reasons"]],
+        "obligations": [{"code": code, "says": OBLIGATIONS.get(code, "")} for code in said["obligations"]],
+        "disclosure": disclosure,
+        "delivery": end.index if end else None,
+    }
+
+
+def party_name(hub: Hub, party: str) -> str:
+    """The name of *party*, or its id when no agreement names it any more."""
+    known = hub.agreements.parties.get(party)
+    return known.name if known else party
+
+
+def type_title(hub: Hub, type: str) -> str:
+    """What a message of *type* says, in words; the type itself when it is of a former release."""
+    try:
+        return hub.catalogue[type].title
+    except UnknownType:
+        return type
+
+
+def class_title(name: str) -> str:
+    """What the data class *name* is, in words."""
+    return CLASSES[name].title if name in CLASSES else ""
+
+
+def condition_says(name: str) -> str:
+    """What the condition *name* says, as a sentence; empty when it is of a former release."""
+    return str(CONDITIONS[name].__doc__) if name in CONDITIONS else ""
+
+
+def reason_says(code: str) -> str:
+    """What the reason or guard *code* means, in words."""
+    if code in GUARDS:
+        return GUARDS[code][0]
+    if code.startswith("unmet-"):
+        name = code.removeprefix("unmet-")
+        return f"a condition was not met: {condition_says(name) or name}".rstrip(".")
+    if code == "V9":
+        return _REASONS["names-alone"]
+    return _REASONS.get(code, code)
+
+
+def clause_title(hub: Hub, name: str) -> str:
+    """What the clause cited as *name* (`AGREEMENT@version/CLAUSE`) is for; empty when that version is not in
+    force.
+    """
+    for agreement in hub.agreements:
+        for clause in agreement.clauses:
+            if agreement.name_of(clause) == name:
+                return clause.belief.statement
+    return ""
+
+
+def print_explanation(found: Mapping[str, Any], out: Console) -> None:
+    """Prints what `explain` *found* on *out*, one block per recipient."""
+    out.print(Text(f"{found['title']}", style="bold"), soft_wrap=True)
+    out.print(f"message {found['message']}", markup=False, soft_wrap=True)
+    signed = "under a signed checkpoint" if found["signed"] else "not signed yet"
+    out.print(
+        f"from {found['source_name']} ({found['source']}), decided {found['at']}, "
+        f"purpose {found['purpose']}, {signed}",
+        markup=False,
+        soft_wrap=True,
+    )
+    for one in found["recipients"]:
+        out.print()
+        out.print(_heading(one), soft_wrap=True)
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, text in _lines(one):
+            grid.add_row(label, Text(text))
+        out.print(grid)
+
+
+_STYLES = {"permit": "green", "reduced": "yellow", "refer": "magenta", "refuse": "red"}
+
+
+def _heading(one: Mapping[str, Any]) -> Text:
+    state = f", {one['state']}" if one["state"] else ""
+    return Text.assemble(
+        (one["name"], "bold"),
+        f" ({one['party']}): ",
+        (one["outcome_says"], _STYLES.get(one["outcome"], "")),
+        f"{state}; ledger entry {one['entry']}",
+    )
+
+
+def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
+    lines = [("clause", f"{c['id']}: {c['title']}") for c in one["clauses"]]
+    lines += [("basis", basis) for basis in one["basis"]]
+    lines += [
+        ("condition", f"{c['name']} {'holds' if c['value'] else 'does not hold'}: {c['says']}")
+        for c in one["conditions"]
+    ]
+    lines += [
+        ("given", f"{g['role']}: {g['class']}{' (reduced)' if g['view'] == 'reduced' else ''}, {g['title']}")
+        for g in one["given"]
+    ]
+    lines += [("withheld", f"{w['role']}: {w['class']}, {w['reason']}: {w['says']}") for w in one["withheld"]]
+    lines += [("referred", f"{r['role']}: {r['class']}, {r['title']}") for r in one["referred"]]
+    lines += [("guard", f"{g['code']}: {g['says']}") for g in one["guards"]]
+    if not one["withheld"]:
+        lines += [("reason", f"{r['code']}: {r['says']}") for r in one["reasons"]]
+    lines += [("obligation", f"{o['code']}: {o['says']}") for o in one["obligations"]]
+    return lines
