@@ -225,19 +225,15 @@ class RabbitBroker:
         self._publish([topology.letter(m.queue, m.body, m.headers, error, at) for m, error in messages])
 
     def dead_letters(self, queue: str | None = None, limit: int = 1000) -> list[DeadLetter]:
-        """The oldest *limit* dead letters of *queue* or of all. They are taken and given back: for that
-        moment others do not see them."""
-        found: list[DeadLetter] = []
+        """The oldest *limit* dead letters of *queue* or of all. All are taken and given back: for that moment
+        others do not see them."""
         with self._browsing() as letters:
-            for letter, _ in letters:
-                if queue is None or letter.queue == queue:
-                    found.append(letter)
-                if len(found) >= limit:
-                    break
-        return found
+            wanted = (letter for letter, _ in letters if queue is None or letter.queue == queue)
+            # What is given back goes to the end of a quorum queue, so the order of the queue says nothing.
+            return heapq.nsmallest(limit, wanted, key=_age)
 
     def take_dead_letter(self, number: str) -> DeadLetter | None:
-        """Removes and returns the dead letter *number*; reads through those before it."""
+        """Removes and returns the dead letter *number*; looks through the others until it comes."""
         with self._browsing() as letters:
             for letter, remove in letters:
                 if letter.number == number:
@@ -371,9 +367,9 @@ class RabbitBroker:
 
     @contextlib.contextmanager
     def _browsing(self) -> Iterator[Iterator[tuple[DeadLetter, Callable[[], None]]]]:
-        """The dead letters in order, each with what removes it. Whatever is not removed is given back, to its
+        """The dead letters, each with what removes it. Whatever is not removed is given back, to its
         old place."""
-        kept: dict[int, None] = {}  # delivery tags in order
+        kept: set[int] = set()
         with self._looking, self._asking() as channel:
 
             def letters() -> Iterator[tuple[DeadLetter, Callable[[], None]]]:
@@ -382,10 +378,10 @@ class RabbitBroker:
                     if method is None:
                         return
                     tag = method.delivery_tag
-                    kept[tag] = None
+                    kept.add(tag)
 
                     def remove(tag: int = tag) -> None:
-                        del kept[tag]
+                        kept.discard(tag)
                         channel.basic_ack(tag)
 
                     yield topology.dead_letter(properties, body), remove
@@ -396,8 +392,8 @@ class RabbitBroker:
                 return int(channel.queue_declare(topology.DEAD_LETTERS, passive=True).method.message_count)
 
             expected = waiting() + len(kept)
-            for tag in kept:  # one by one: a quorum queue puts back in the order of the requests alone
-                channel.basic_nack(tag, requeue=True)
+            if kept:
+                channel.basic_nack(0, multiple=True, requeue=True)
             deadline = time.monotonic() + _ANSWER_SECONDS
             while waiting() < expected and time.monotonic() < deadline:  # else the next look would miss some
                 channel.connection.sleep(0.005)
@@ -637,3 +633,9 @@ class _Session:
                     connection.close()
         if not self._alive:
             self.loop.stop()
+
+
+def _age(letter: DeadLetter) -> tuple[str, int, str]:
+    """Sorts dead letters by time, those of one instant by the number their publisher gave them."""
+    publisher, _, number = letter.number.rpartition("-")
+    return letter.at, int(number) if number.isdigit() else 0, publisher
