@@ -12,7 +12,7 @@ from gateway.sandbox import figures as f
 
 _TOGETHER = {"partner": 0.85, "ex-partner": 0.08, "parent-child": 0.75, "sibling": 0.6, "other": 0.2}
 # Ages of partners and others: the first and last year of each band, and its weight.
-_BANDS = ((18, 19, 12), (20, 29, 41), (30, 39, 24), (40, 49, 13), (50, 59, 7), (60, 74, 3))
+_BANDS = ((18, 19, 13), (20, 29, 40), (30, 39, 24), (40, 49, 13), (50, 59, 7), (60, 74, 3))
 _HIGH = sum(f.SITES[s] * f.RISK[s]["high"] for s in f.SITES) / sum(f.SITES.values())
 
 
@@ -110,7 +110,7 @@ def draw_circumstances(rng: random.Random, site: str | None = None) -> Circumsta
         methamphetamine=alcohol_or_drugs and rng.random() < f.METHAMPHETAMINE / f.ALCOHOL_OR_DRUGS,
         housing_issue=rng.random() < f.HOUSING_ISSUE,
         known_to_care=rng.random() < {"home": 0.80, "non-resident": 0.71, "none": 0.22}[children],
-        adult_witness=rng.random() < 0.24,
+        adult_witness=rng.random() < 0.29,
     )
 
 
@@ -125,7 +125,7 @@ def draw_occurrence(rng: random.Random, family: Circumstances) -> Occurrence:
     arrest, sentence = _police_and_sentence(rng)
     unarrested = 1.0 - f.ARRESTS
     days = rng.choice((1, 2, 3, 5)) if arrest is None and rng.random() < f.SAFETY_ORDERS / unarrested else 0
-    present = {"home": 0.765, "non-resident": 0.185, "none": 0.0}[family.children]
+    present = {"home": 0.81, "non-resident": 0.19, "none": 0.0}[family.children]
     firearms = rng.random() < f.FIREARMS
     return Occurrence(
         risk=family.risk,
@@ -141,7 +141,7 @@ def draw_occurrence(rng: random.Random, family: Circumstances) -> Occurrence:
         breach=rng.random() < f.BREACHES,
         firearms=firearms,
         elsewhere=rng.random() < 0.1,
-        school_told=family.risk != "low" and rng.random() < 0.42,
+        school_told=family.risk != "low" and rng.random() < 0.37,
         sentence=sentence,
     )
 

@@ -105,6 +105,7 @@ def _perpetrator(making: Settlement, home: Address) -> Person:
     agencies = {"police", *_known(making, facts.perpetrator_age)}
     if history:
         agencies |= {"corrections", "justice"}
+    born = making.born(facts.perpetrator_age)
     gang = "none"
     if facts.gang:
         gang = "member" if making.chance(0.6) else "associate"
@@ -113,7 +114,7 @@ def _perpetrator(making: Settlement, home: Address) -> Person:
         Person(
             key=f"{making.key}.p",
             name=name,
-            birth_date=making.born(facts.perpetrator_age),
+            birth_date=born,
             gender=facts.perpetrator_gender,
             ethnicities=draw_codes(making.rng, facts.perpetrator_ethnicity),
             home=home,
@@ -132,9 +133,7 @@ def _perpetrator(making: Settlement, home: Address) -> Person:
         addicted_share=1.0,
     )
     if wish.recorded_twice:
-        # The second record has the birth day's digits turned round or a day's slip, and the name without
-        # macrons.
-        born = making.born(facts.perpetrator_age) if person.birth_date is None else person.birth_date
+        # Written down at another station: a day's slip in the birth date, the name without macrons.
         slipped = born.replace(day=born.day + 1 if born.day < 28 else 27)
         second = SecondRecord(
             "police", making.register.identifier("police-person"), without_macrons(name), slipped
@@ -261,23 +260,27 @@ def _state_relation(making: Settlement, perpetrator: Person, victim: Person) -> 
 
 def _add_children(making: Settlement, perpetrator: Person, victim: Person) -> None:
     facts, rng = making.facts, making.rng
-    minors = sum(person.is_child(making.today) for person in (perpetrator, victim))
-    count = max(0, facts.child_count - minors)
-    if facts.twins and facts.children == "home":
-        count = max(2, count)
     parent = _parent(making, perpetrator, victim)
+    minors = sum(person.is_child(making.today) for person in (perpetrator, victim))
+    twins = facts.twins and facts.children == "home"
+    count = max(2 if twins else 0, facts.child_count - minors)
+    if parent.is_child(making.today):  # brothers and sisters: the children of the home are themselves
+        count, twins = 0, False
     home = victim.home if facts.children == "home" else making.register.address(rng, facts.site)
     oldest = max(0, min(17, (parent.age(making.today) or 18) - 16))
     ages = sorted((rng.randint(0, oldest) for _ in range(count)), reverse=True)
+    if twins:
+        ages[-1] = ages[-2]
     for n, age in enumerate(ages, start=1):
-        twin = facts.twins and facts.children == "home" and n == count and count > 1
         child = _child(making, n, age, parent, home, victim)
-        if twin:
+        if any(child.name.given == sibling.name.given for sibling in making.people):
+            child = replace(child, name=_unused_given(making, child))
+        if twins and n == count:
             child = replace(
                 child,
                 birth_date=making.people[-1].birth_date,
                 school=making.people[-1].school,
-                name=_other_given(making, child, making.people[-1]),
+                name=Name(making.people[-1].name.family, child.name.given),
             )
         _add_child(making, child, parent, perpetrator, victim)
     if victim.pregnant:
@@ -288,6 +291,10 @@ def _add_children(making: Settlement, perpetrator: Person, victim: Person) -> No
             gender="unknown",
             ethnicities=(),
             home=victim.home,
+            former_home=victim.former_home,
+            home_known_to=victim.home_known_to,
+            safe_address=victim.safe_address,
+            refuge=victim.refuge,
             unborn=True,
             identifiers=making.identifiers({"oranga-tamariki"} if facts.known_to_care else ()),
         )
@@ -354,11 +361,13 @@ def _child(making: Settlement, n: int, age: int, parent: Person, home: Address, 
     )
 
 
-def _other_given(making: Settlement, child: Person, twin: Person) -> Name:
+def _unused_given(making: Settlement, child: Person) -> Name:
+    """A name for *child* whose given name nobody else in the family has."""
+    taken = {person.name.given for person in making.people}
     name = child.name
-    while name.given == twin.name.given:
+    while name.given in taken:
         name = draw_name(making.rng, making.facts.victim_ethnicity, child.gender, name.family)
-    return Name(twin.name.family, name.given)
+    return name
 
 
 def _add_witness(making: Settlement, victim: Person) -> None:

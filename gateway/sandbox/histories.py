@@ -54,6 +54,7 @@ class Wish:
     conflict: str | None = None
     named_address: bool = False
     bailed_near: bool = False
+    sensitive_claim: bool = False
 
 
 @dataclass(slots=True)
@@ -145,7 +146,7 @@ def draw_presentations(making: Settlement, *, pregnant: bool) -> tuple[Presentat
     return tuple(
         Presentation(
             arrived_at=arrived,
-            departed_at=arrived + timedelta(minutes=making.rng.randint(60, 400)),
+            departed_at=arrived + timedelta(minutes=making.rng.randint(60, 240)),
             facility=making.rng.choice(HOSPITALS[making.facts.site]),
             injuries=codes,
             accident_on=day,
@@ -171,7 +172,8 @@ def draw_claims(making: Settlement, *, injured: bool, share: float = 0.25) -> tu
                 sensitive=False,
             )
         )
-    if injured and making.chance(0.5 if making.occurrence.sexual_harm else 0.03):
+    often = 0.5 if making.occurrence.sexual_harm else 0.03
+    if injured and (making.wish.sensitive_claim or making.chance(often)):
         reference = making.register.identifier("acc45")
         claims.append(
             Claim(reference, making.before(1500), "not stated", ("not-stated",), ("Z....",), sensitive=True)
