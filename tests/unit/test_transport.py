@@ -141,7 +141,12 @@ def _cut_at(
             count += 1
             if count == step and not after:
                 raise error()
-            result = real(*args, **named)
+            try:
+                result = real(*args, **named)
+            except FileNotFoundError:  # mkdir finds its parent missing, makes it and comes again
+                if count == step:
+                    raise error() from None
+                raise
             if count == step:
                 if name == "open":
                     os.close(result)
