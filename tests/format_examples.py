@@ -86,7 +86,16 @@ def undocumented(form: Format, name: str) -> set[str]:
 def declared(record: Record) -> set[str]:
     """The native fields of a record and of its entries."""
     split = {record.split} if record.split else set()
-    return {*record.fields, *record.entry, *record.key, *record.entry_key, record.at, *split, "case", "answers"}
+    return {
+        *record.fields,
+        *record.entry,
+        *record.key,
+        *record.entry_key,
+        record.at,
+        *split,
+        "case",
+        "answers",
+    }
 
 
 def unshown(form: Format, name: str, shared: frozenset[str]) -> dict[str, set[str]]:

@@ -3,11 +3,21 @@
 from typing import Any
 
 import pytest
-from tests.format_examples import NOW, SHARED, examples, read, records, replaced, undocumented, unshown, without
 
 from adapters import fss
 from adapters.adapter import Native, Reading
 from schemas.errors import Unreadable
+from tests.format_examples import (
+    NOW,
+    SHARED,
+    examples,
+    read,
+    records,
+    replaced,
+    undocumented,
+    unshown,
+    without,
+)
 
 RECORDS = records("fss", "kind")
 LIST = RECORDS["sam-list"]
@@ -21,13 +31,13 @@ def test_fss_reads_every_example_of_its_page() -> None:
     for example in examples("fss"):
         reading = read_one(example)
         assert reading.messages
-        assert [] == reading.rejected
-        assert [] == reading.unplaced
+        assert reading.rejected == []
+        assert reading.unplaced == []
 
 
 def test_fss_page_names_and_shows_every_field() -> None:
     assert set() == undocumented(fss.FORMAT, "fss")
-    assert {} == unshown(fss.FORMAT, "fss", SHARED)
+    assert unshown(fss.FORMAT, "fss", SHARED) == {}
 
 
 def test_fss_gives_each_case_of_a_meeting_list_a_message() -> None:
@@ -43,7 +53,7 @@ def test_fss_gives_each_case_of_a_meeting_list_a_message() -> None:
         "conflicts": ["ngo.manaaki#pos"],
         "openTasks": [{"task": "T-88120", "party": "ngo.aviva#ivs", "dueAt": "2026-11-22T17:00:00.000Z"}],
     }
-    assert ("case-7f3a9c10", "case-8aa01b22") == (first.correlationid, second.correlationid)
+    assert (first.correlationid, second.correlationid) == ("case-7f3a9c10", "case-8aa01b22")
     assert second.data["list"]["kind"] == "prison-release"
     assert len(first.data["people"]) == 3
     assert len(second.data["people"]) == 1
@@ -65,8 +75,9 @@ def test_fss_loses_one_bad_case_of_a_large_list_and_no_other() -> None:
     cases[99] = "nonsense"
     reading = read_one({**LIST, "of": 300, "cases": cases})
     assert len(reading.messages) == 298
-    assert [["/cases/41/people/0/role"], ["/cases/99"]] == [
-        [p.pointer for p in r.error.problems] for r in reading.rejected
+    assert [[p.pointer for p in r.error.problems] for r in reading.rejected] == [
+        ["/cases/41/people/0/role"],
+        ["/cases/99"],
     ]
     mended = reading.rejected[0].raw.content.replace(b'"boss"', b'"victim"')
     [late] = fss.read(Native(mended, "application/json"), "fss", NOW).messages
@@ -77,13 +88,13 @@ def test_fss_loses_one_bad_case_of_a_large_list_and_no_other() -> None:
 def test_fss_rejects_a_second_case_with_the_same_number() -> None:
     twice = {**LIST, "cases": [LIST["cases"][0], {**LIST["cases"][1], "item": 1}]}
     reading = read_one(twice)
-    assert ["case-7f3a9c10"] == [m.correlationid for m in reading.messages]
+    assert [m.correlationid for m in reading.messages] == ["case-7f3a9c10"]
     assert len(reading.rejected) == 1
 
 
 def test_fss_reads_an_empty_list_as_nothing() -> None:
     reading = read_one({**LIST, "cases": []})
-    assert ([], []) == (reading.messages, reading.rejected)
+    assert (reading.messages, reading.rejected) == ([], [])
 
 
 @pytest.mark.parametrize("field", ["reference", "revision", "sentAt", "meetingOn", "site", "of", "cases"])
@@ -127,14 +138,14 @@ def test_fss_gives_each_task_a_message() -> None:
 def test_fss_takes_no_risk_without_its_reasons() -> None:
     with pytest.raises(Unreadable) as refused:
         read_one(without(RECORDS["risk"], ("rationale",)))
-    assert ["/rationale"] == [p.pointer for p in refused.value.problems]
+    assert [p.pointer for p in refused.value.problems] == ["/rationale"]
 
 
 def test_fss_cannot_ask_for_an_alert_that_is_shown() -> None:
     record = {**RECORDS["alert-request"], "display": {"portal": True}}
     reading = read_one(record)
     assert reading.messages[0].data["alert"]["display"] == {"portal": False, "proxy": False, "letter": False}
-    assert ["/display"] == [p.pointer for p in reading.unplaced]
+    assert [p.pointer for p in reading.unplaced] == ["/display"]
     again = read_one(RECORDS["alert-request"]).messages[0]
     again.data["alert"]["display"]["portal"] = True
     assert read_one(record).messages[0].data["alert"]["display"]["portal"] is False
@@ -163,4 +174,4 @@ def test_fss_opens_and_closes_plans() -> None:
 def test_fss_refuses_a_party_id_that_cannot_be_one(bad: Any) -> None:
     reading = read_one(replaced(RECORDS["tasks"], ("tasks", 0, "to"), bad))
     assert len(reading.messages) == 1
-    assert ["/tasks/0/to"] == [p.pointer for p in reading.rejected[0].error.problems]
+    assert [p.pointer for p in reading.rejected[0].error.problems] == ["/tasks/0/to"]

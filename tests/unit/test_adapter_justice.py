@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from tests.format_examples import SHARED, examples, read, records, replaced, undocumented, unshown
 
 from adapters import justice
 from adapters.adapter import Reading
 from schemas.errors import Unreadable
+from tests.format_examples import SHARED, examples, read, records, replaced, undocumented, unshown
 
 HEARING = records("justice", "document")["hearing-result"]
 ORDER = records("justice", "document")["order"]
@@ -21,13 +21,13 @@ def test_justice_reads_every_example_of_its_page() -> None:
     for example in examples("justice"):
         reading = read_one(example)
         assert reading.messages
-        assert [] == reading.rejected
-        assert [] == reading.unplaced
+        assert reading.rejected == []
+        assert reading.unplaced == []
 
 
 def test_justice_page_names_and_shows_every_field() -> None:
     assert set() == undocumented(justice.FORMAT, "justice")
-    assert {} == unshown(justice.FORMAT, "justice", SHARED)
+    assert unshown(justice.FORMAT, "justice", SHARED) == {}
 
 
 def test_justice_gives_each_result_of_a_hearing_a_message() -> None:
@@ -50,12 +50,14 @@ def test_justice_gives_each_result_of_a_hearing_a_message() -> None:
     assert withdrawn.data["outcome"]["person"] == "p3"
     assert withdrawn.data["outcome"]["result"] == "withdrawn"
     assert "bailAddress" not in withdrawn.data["outcome"]
-    assert ["perpetrator", "victim", "perpetrator"] == [p["role"] for p in bailed.data["people"]]
+    assert [p["role"] for p in bailed.data["people"]] == ["perpetrator", "victim", "perpetrator"]
 
 
 def test_justice_does_not_carry_one_results_bail_into_the_next() -> None:
     turned = {**HEARING, "results": list(reversed(HEARING["results"]))}
-    assert [m.data for m in read_one(turned).messages] == [m.data for m in reversed(read_one(HEARING).messages)]
+    assert [m.data for m in read_one(turned).messages] == [
+        m.data for m in reversed(read_one(HEARING).messages)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_justice_does_not_carry_one_results_bail_into_the_next() -> None:
 )
 def test_justice_rejects_only_the_result_that_is_wrong(path: tuple[Any, ...], bad: Any, pointer: str) -> None:
     reading = read_one(replaced(HEARING, path, bad))
-    assert ["p3"] == [m.data["outcome"]["person"] for m in reading.messages]
+    assert [m.data["outcome"]["person"] for m in reading.messages] == ["p3"]
     assert [[pointer]] == [[p.pointer for p in r.error.problems] for r in reading.rejected]
 
 
@@ -80,7 +82,7 @@ def test_justice_rejects_only_the_result_that_is_wrong(path: tuple[Any, ...], ba
 def test_justice_refuses_a_hearing_without_a_list_of_results(results: Any) -> None:
     with pytest.raises(Unreadable) as refused:
         read_one({**HEARING, "results": results})
-    assert ["/results"] == [p.pointer for p in refused.value.problems]
+    assert [p.pointer for p in refused.value.problems] == ["/results"]
 
 
 def test_justice_places_every_field_of_an_order() -> None:
@@ -96,7 +98,9 @@ def test_justice_places_every_field_of_an_order() -> None:
     }
 
 
-@pytest.mark.parametrize(("status", "in_force"), [("In force", True), ("Discharged", False), ("LAPSED", False)])
+@pytest.mark.parametrize(
+    ("status", "in_force"), [("In force", True), ("Discharged", False), ("LAPSED", False)]
+)
 def test_justice_tells_orders_in_force_from_others(status: str, in_force: bool) -> None:
     [message] = read_one({**ORDER, "status": status}).messages
     assert in_force is message.data["order"]["inForce"]

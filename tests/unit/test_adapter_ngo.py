@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from tests.format_examples import SHARED, examples, page, read, records, replaced, undocumented, unshown
 
 from adapters import ngo, notice
 from adapters.adapter import Reading
 from schemas.errors import Unreadable
 from schemas.message import Message
+from tests.format_examples import SHARED, examples, page, read, records, replaced, undocumented, unshown
 
 PARTY = "ngo.aviva#ivs"
 ENGAGEMENT = records("ngo", "form")["engagement"]
@@ -20,17 +20,17 @@ def read_one(record: Any) -> Reading:
 
 
 def test_ngo_reads_every_example_of_its_page_and_of_the_common_one() -> None:
-    assert SHARED == {e["form"] for e in COMMON}
+    assert {e["form"] for e in COMMON} == SHARED
     for example in [*examples("ngo"), *COMMON]:
         reading = read_one(example)
         assert len(reading.messages) == 1
-        assert [] == reading.rejected
-        assert [] == reading.unplaced
+        assert reading.rejected == []
+        assert reading.unplaced == []
 
 
 def test_ngo_page_names_and_shows_every_field() -> None:
     assert set() == undocumented(ngo.FORMAT, "ngo")
-    assert {} == unshown(ngo.FORMAT, "ngo", SHARED)
+    assert unshown(ngo.FORMAT, "ngo", SHARED) == {}
 
 
 def test_ngo_places_every_field_of_an_engagement() -> None:
@@ -47,7 +47,9 @@ def test_ngo_places_every_field_of_an_engagement() -> None:
     }
 
 
-@pytest.mark.parametrize(("hours", "whole", "reported"), [(1.25, 2, True), (4.0, 4, False), (0, 0, False), (999.5, 1000, True)])
+@pytest.mark.parametrize(
+    ("hours", "whole", "reported"), [(1.25, 2, True), (4.0, 4, False), (0, 0, False), (999.5, 1000, True)]
+)
 def test_ngo_rounds_a_part_of_an_hour_up_and_says_so(hours: float, whole: int, reported: bool) -> None:
     reading = read_one({**ENGAGEMENT, "hours": hours})
     assert whole == reading.messages[0].data["engagement"]["hours"]
@@ -127,7 +129,7 @@ def test_ngo_refuses_contact_safety_that_does_not_say_whether_contact_is_safe() 
     record = next(e for e in COMMON if e["form"] == "contact-details")
     with pytest.raises(Unreadable) as refused:
         read_one(replaced(record, ("people", 0, "safeContact"), {"by": ["text"]}))
-    assert ["/people/0/safeContact/safeToContact"] == [p.pointer for p in refused.value.problems]
+    assert [p.pointer for p in refused.value.problems] == ["/people/0/safeContact/safeToContact"]
 
 
 def test_ngo_refuses_two_preferred_numbers() -> None:
@@ -146,7 +148,11 @@ def test_notice_page_shows_a_notice_as_it_is_written() -> None:
         correlationid="case-7f3a9c10",
         origin="police",
         data={
-            "episode": {"site": "christchurch", "occurredAt": "2026-11-21T10:40:00.000Z", "childrenPresent": True},
+            "episode": {
+                "site": "christchurch",
+                "occurredAt": "2026-11-21T10:40:00.000Z",
+                "childrenPresent": True,
+            },
             "people": [
                 {
                     "role": "child",

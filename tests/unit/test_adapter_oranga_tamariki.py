@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from tests.format_examples import NOW, SHARED, examples, read, records, replaced, undocumented, unshown
 
 from adapters import oranga_tamariki
 from adapters.adapter import Reading
 from schemas.errors import Unreadable
+from tests.format_examples import NOW, SHARED, examples, read, records, replaced, undocumented, unshown
 
 DECISION = records("oranga-tamariki", "record")["intake-decision"]
 INVOLVEMENT = records("oranga-tamariki", "record")["child-involvement"]
@@ -21,13 +21,13 @@ def test_oranga_tamariki_reads_every_example_of_its_page() -> None:
     for example in examples("oranga-tamariki"):
         reading = read_one(example)
         assert reading.messages
-        assert [] == reading.rejected
-        assert [] == reading.unplaced
+        assert reading.rejected == []
+        assert reading.unplaced == []
 
 
 def test_oranga_tamariki_page_names_and_shows_every_field() -> None:
     assert set() == undocumented(oranga_tamariki.FORMAT, "oranga-tamariki")
-    assert {} == unshown(oranga_tamariki.FORMAT, "oranga-tamariki", SHARED)
+    assert unshown(oranga_tamariki.FORMAT, "oranga-tamariki", SHARED) == {}
 
 
 def test_oranga_tamariki_gives_each_decision_of_an_intake_a_message() -> None:
@@ -50,13 +50,11 @@ def test_oranga_tamariki_gives_each_decision_of_an_intake_a_message() -> None:
 
 def test_oranga_tamariki_rejects_one_decision_so_that_it_can_be_sent_again() -> None:
     reading = read_one(replaced(DECISION, ("decisions", 0, "decision"), "Closed"))
-    assert ["p2"] == [m.data["outcome"]["child"] for m in reading.messages]
+    assert [m.data["outcome"]["child"] for m in reading.messages] == ["p2"]
     [rejected] = reading.rejected
-    assert ["/decisions/0/decision"] == [p.pointer for p in rejected.error.problems]
+    assert [p.pointer for p in rejected.error.problems] == ["/decisions/0/decision"]
     mended = rejected.raw.content.replace(b'"Closed"', b'"FAR-INV"')
-    again = oranga_tamariki.read(
-        type(rejected.raw)(mended, "application/json"), "oranga-tamariki", NOW
-    )
+    again = oranga_tamariki.read(type(rejected.raw)(mended, "application/json"), "oranga-tamariki", NOW)
     whole = read_one(replaced(DECISION, ("decisions", 0, "decision"), "FAR-INV"))
     assert [whole.messages[0]] == again.messages
 
@@ -64,7 +62,7 @@ def test_oranga_tamariki_rejects_one_decision_so_that_it_can_be_sent_again() -> 
 def test_oranga_tamariki_refuses_an_intake_whose_people_are_wrong() -> None:
     with pytest.raises(Unreadable) as refused:
         read_one(replaced(DECISION, ("people", 0, "role"), "Auntie"))
-    assert ["/people/0/role"] == [p.pointer for p in refused.value.problems]
+    assert [p.pointer for p in refused.value.problems] == ["/people/0/role"]
 
 
 @pytest.mark.parametrize(
@@ -95,4 +93,4 @@ def test_oranga_tamariki_places_every_field_of_an_involvement() -> None:
         },
         {"child": "p2", "involved": False},
     ]
-    assert ["child", "child", "associate"] == [p["role"] for p in message.data["people"]]
+    assert [p["role"] for p in message.data["people"]] == ["child", "child", "associate"]

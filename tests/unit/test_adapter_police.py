@@ -3,12 +3,23 @@
 from typing import Any
 
 import pytest
-from tests.format_examples import NOW, SHARED, examples, native, read, records, replaced, undocumented, unshown, without
 
 from adapters import police
 from adapters.adapter import Reading
 from schemas.errors import HubError, InvalidMessage, TooLarge, Unreadable
 from schemas.message import MAX_BYTES, identity
+from tests.format_examples import (
+    NOW,
+    SHARED,
+    examples,
+    native,
+    read,
+    records,
+    replaced,
+    undocumented,
+    unshown,
+    without,
+)
 
 EPISODE = records("police", "form")["5F"]
 
@@ -26,14 +37,14 @@ def problems_of(record: Any) -> dict[str, str]:
 def test_police_reads_every_example_of_its_page() -> None:
     for example in examples("police"):
         reading = read_one(example)
-        assert [] == reading.rejected
-        assert [] == reading.unplaced
+        assert reading.rejected == []
+        assert reading.unplaced == []
         assert len(example.get("batch", [example])) == len(reading.messages)
 
 
 def test_police_page_names_and_shows_every_field() -> None:
     assert set() == undocumented(police.FORMAT, "police")
-    assert {} == unshown(police.FORMAT, "police", SHARED)
+    assert unshown(police.FORMAT, "police", SHARED) == {}
 
 
 def test_police_places_every_field_of_an_episode() -> None:
@@ -58,7 +69,12 @@ def test_police_places_every_field_of_an_episode() -> None:
         "drugs": False,
         "weapons": ["knife", "blunt-object"],
         "firearms": {"access": True, "detail": "Rifle in a locked cabinet; licence checked."},
-        "safetyOrder": {"boundPerson": "p1", "issued": True, "issuedAt": "2026-11-21T11:30:00.000Z", "days": 5},
+        "safetyOrder": {
+            "boundPerson": "p1",
+            "issued": True,
+            "issuedAt": "2026-11-21T11:30:00.000Z",
+            "days": 5,
+        },
         "arrest": {"person": "p1", "at": "2026-11-21T11:10:00.000Z", "outcome": "bailed"},
         "breachOfOrder": True,
         "riskInstruments": [
@@ -172,12 +188,16 @@ def test_police_keeps_macrons_in_one_spelling() -> None:
         (("case",), "c", "/case"),
     ],
 )
-def test_police_says_where_and_how_to_mend_a_wrong_value(path: tuple[Any, ...], bad: Any, pointer: str) -> None:
+def test_police_says_where_and_how_to_mend_a_wrong_value(
+    path: tuple[Any, ...], bad: Any, pointer: str
+) -> None:
     found = problems_of(replaced(EPISODE, path, bad))
     assert found.get(pointer)
 
 
-@pytest.mark.parametrize("field", ["eventNumber", "revision", "occurredAt", "reportedAt", "station", "natureOfHarm", "persons"])
+@pytest.mark.parametrize(
+    "field", ["eventNumber", "revision", "occurredAt", "reportedAt", "station", "natureOfHarm", "persons"]
+)
 @pytest.mark.parametrize("absent", [None, ""])
 def test_police_says_what_is_missing(field: str, absent: Any) -> None:
     assert problems_of(without(EPISODE, (field,)))[f"/{field}"] == "add it"
@@ -190,7 +210,16 @@ def test_police_reports_every_problem_of_a_record_at_once() -> None:
 
 
 def test_police_allows_any_optional_field_to_be_absent_or_null() -> None:
-    required = {"form", "eventNumber", "revision", "occurredAt", "reportedAt", "station", "natureOfHarm", "persons"}
+    required = {
+        "form",
+        "eventNumber",
+        "revision",
+        "occurredAt",
+        "reportedAt",
+        "station",
+        "natureOfHarm",
+        "persons",
+    }
     for field in set(EPISODE) - required:
         assert len(read_one(without(EPISODE, (field,))).messages) == 1
         assert len(read_one({**EPISODE, field: None}).messages) == 1
@@ -204,7 +233,9 @@ def test_police_reports_fields_without_a_place_by_position_only() -> None:
     pointers = [p.pointer for p in reading.unplaced]
     assert "/bodyCamera" in pointers
     assert "/persons/0/tattoos" in pointers
-    assert not any("Aroha" in p.line() or "file 7" in p.line() or "left arm" in p.line() for p in reading.unplaced)
+    assert not any(
+        "Aroha" in p.line() or "file 7" in p.line() or "left arm" in p.line() for p in reading.unplaced
+    )
 
 
 def test_police_rejects_one_record_of_a_batch_so_that_it_can_be_sent_again() -> None:
@@ -254,7 +285,7 @@ def test_police_refuses_bytes_that_are_no_record(content: bytes, error: type[Hub
 
 
 def test_police_reads_a_batch_of_nothing_as_nothing() -> None:
-    assert [] == read_one({"batch": []}).messages
+    assert read_one({"batch": []}).messages == []
 
 
 def test_police_sends_a_report_of_concern_to_oranga_tamariki_only() -> None:
@@ -276,7 +307,9 @@ def test_police_answers_carry_the_message_they_answer() -> None:
 def test_police_accepts_at_most_sixty_people() -> None:
     people = [{"line": i, "role": "Witness"} for i in range(60)]
     assert len(read_one({**without_refs(), "persons": people}).messages) == 1
-    assert "/persons" in problems_of({**without_refs(), "persons": [*people, {"line": 99, "role": "Witness"}]})
+    assert "/persons" in problems_of(
+        {**without_refs(), "persons": [*people, {"line": 99, "role": "Witness"}]}
+    )
 
 
 def without_refs() -> dict[str, Any]:
