@@ -1,7 +1,8 @@
 """The closed vocabulary of conditions a clause may name: each is a small pure function of `Facts`.
 
-A condition whose operand is missing or unknown is false, and a clause with a false condition gives nothing. An agreement that names a condition not
-listed here does not load: a condition nobody can evaluate must not become a condition nobody applies.
+A condition whose operand is missing or unknown is false, and a clause with a false condition gives nothing.
+An agreement that names a condition not listed here does not load: a condition nobody can evaluate must not
+become a condition nobody applies.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +17,12 @@ CLINICAL_KINDS = frozenset({"HNZ", "GP"})
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known about one recipient and one subject (a person of the message, or the case as a whole) at one date.
+    """What is known about one recipient and one subject (a person of the message, or the case as a whole)
+    at one date.
 
-    *services* are those under which the recipient works with the subject; for the case, with anybody in it. *in_case* says whether it works
-    with anybody in a case that the subject belongs to. *today* is the date in New Zealand.
+    *services* are those under which the recipient works with the subject; for the case, with anybody in it.
+    *in_case* says whether it works with anybody in a case that the subject belongs to. *today* is the date
+    in New Zealand.
     """
 
     kind: str
@@ -64,7 +67,9 @@ def _in_case(facts: Facts) -> bool:
 
 
 def _tasked(facts: Facts) -> bool:
-    """The recipient has a task, a service or a question about this very person; a seat at the table is not enough."""
+    """The recipient has a task, a service or a question about this very person; a seat at the table is not
+    enough.
+    """
     return not TASK_SERVICES.isdisjoint(facts.services)
 
 

@@ -1,10 +1,12 @@
+# ruff: noqa: ARG001  # every guard has the same signature
 """Guards: refusals that nothing overrides, evaluated before any clause may give something.
 
-A guard sees the recipient's situation, the subject and one facet in one view, never content. It answers with an `Effect` or not at all; the
-strongest answer wins and every guard that answered is recorded. The numbers are those of the safety rules in docs/agreements.md.
+A guard sees the recipient's situation, the subject and one facet in one view, never content. It answers
+with an `Effect` or not at all; the strongest answer wins and every guard that answered is recorded. The
+numbers are those of the safety rules in docs/agreements.md.
 
-All operands only ever restrict: a flag, link or conflict that is added can turn a release into a question to a person or into nothing, never the other
-way round (a property test holds this).
+All operands only ever restrict: a flag, link or conflict that is added can turn a release into a question
+to a person or into nothing, never the other way round (a property test holds this).
 """
 
 from collections.abc import Callable
@@ -17,12 +19,15 @@ from schemas.classes import CASE, CLASSES, Facet
 AT_RISK = frozenset({"victim", "child"})
 PERPETRATOR_SIDE = frozenset({"COR", "NGOP"})
 NGO = frozenset({"NGOV", "NGOP"})
-# Kinds that may be given the identifiers they issued themselves (IPP 13, Privacy Act 2020; HIPC rule 13 for the NHI).
+# Kinds that may be given the identifiers they issued themselves (IPP 13, Privacy Act 2020; HIPC rule 13 for
+# the NHI).
 IDENTIFIER_KINDS = frozenset({"POL", "OT", "COR", "HNZ", "GP", "MSD", "ACC", "MOJ", "FSS"})
 SAFE_ADDRESS_SERVICES = frozenset({"ivs", "refuge"})
 
 _ABOUT_THOSE_AT_RISK = frozenset({"ADDR-V", "ADDR-SAFE", "EXCL-ZONE", "CONTACT-V", "FSP-V", "VIEWS", "LOC-P"})
-_FOR_A_REPRESENTATIVE = frozenset({"CHILD-HH", "EDU-ENROL", "HEALTH-ALERT"}) | {n for n, c in CLASSES.items() if c.health}
+_FOR_A_REPRESENTATIVE = frozenset({"CHILD-HH", "EDU-ENROL", "HEALTH-ALERT"}) | {
+    n for n, c in CLASSES.items() if c.health
+}
 _SCHOOL_MAY_KNOW = {
     "ID-CORE": "full",
     "SAFE-CONTACT": "full",
@@ -39,14 +44,16 @@ class Effect(IntEnum):
     """How far a guard holds something back; the larger, the further."""
 
     ASK = 1  # what a clause would give goes to a person of the holder agency instead
-    NO_RELEASE = 2  # nothing is given; a clause may still refer to a person, who can do what software cannot (scrub, telephone)
+    NO_RELEASE = 2  # nothing is given; a clause may still refer to a person, who can scrub or telephone
     NOTHING = 3  # not given and not even referred
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """The recipient towards the whole message. *knows_places*: a clause gives this recipient the addresses of every victim of the case, and it
-    is not linked to the perpetrator. *perpetrator_represents_pupil*: some own pupil's representative is or was the perpetrator."""
+    """The recipient towards the whole message. *knows_places*: a clause gives this recipient the addresses
+    of every victim of the case, and it is not linked to the perpetrator. *perpetrator_represents_pupil*:
+    some own pupil's representative is or was the perpetrator.
+    """
 
     kind: str
     capacity: str
@@ -62,8 +69,10 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One person of the message, or the case. *reveals_home*: where this person is tells where somebody at risk is (a shared household, a person who
-    has been a victim or child in the case too, or nothing known). *perpetrator_represents*: the named representative is or was the perpetrator."""
+    """One person of the message, or the case. *reveals_home*: where this person is tells where somebody at
+    risk is (a shared household, a person who has been a victim or child in the case too, or nothing
+    known). *perpetrator_represents*: the named representative is or was the perpetrator.
+    """
 
     role: str
     services: frozenset[str] = frozenset()
@@ -93,7 +102,8 @@ def _linked(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect
     if not who.linked:
         return None
     if facet.name == "EXCL-ZONE":
-        # The one exception: a coarse zone may reach the electronic monitoring unit, and only through a person of the holder.
+        # The one exception: a coarse zone may reach the electronic monitoring unit, and only through a
+        # person of the holder.
         return Effect.NO_RELEASE if who.kind == "COR" and who.capacity == "em" else Effect.NOTHING
     if subject.role != "perpetrator" and (facet.locates or facet.name in _ABOUT_THOSE_AT_RISK):
         return Effect.NOTHING
@@ -111,7 +121,9 @@ def _health_alert(who: Situation, subject: Subject, facet: Facet, view: str) -> 
 
 def _representative(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
     if who.kind == "EDU":
-        concerned = subject.perpetrator_represents or (subject.role == CASE and who.perpetrator_represents_pupil)
+        concerned = subject.perpetrator_represents or (
+            subject.role == CASE and who.perpetrator_represents_pupil
+        )
         return Effect.ASK if concerned else None
     concerned = who.kind in CLINICAL_KINDS and subject.role == "child" and subject.perpetrator_represents
     return Effect.ASK if concerned and facet.name in _FOR_A_REPRESENTATIVE else None
@@ -136,7 +148,7 @@ def _school(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect
     about_pupil = (subject.role == "child" and subject.own_pupil) or (
         subject.role == CASE and facet.name == "EPISODE-SUM" and who.own_pupil
     )
-    may_know = widest == "full" or widest == view
+    may_know = widest in ("full", view)
     return None if about_pupil and may_know and risk_at_least(who.risk, "medium") else Effect.NO_RELEASE
 
 
@@ -154,23 +166,46 @@ Guard = Callable[[Situation, Subject, Facet, str], Effect | None]
 
 # code → (what it protects, the guard). V9 is the policy's own last step: names are not sent alone.
 GUARDS: dict[str, tuple[str, Guard]] = {
-    "V1": ("a safe-house address reaches only the provider that works with the person, in a message to it alone", _safe_address),
-    "V2": ("what may reveal a place counts as the place: free text, the episode's place, a home that is shared", _location),
+    "V1": (
+        "a safe-house address reaches only the provider that works with the person, in a message to it alone",
+        _safe_address,
+    ),
+    "V2": (
+        "what may reveal a place counts as the place: free text, the episode's place, a home that is shared",
+        _location,
+    ),
     "V3": ("whoever is linked to the perpetrator never learns where or how to reach those at risk", _linked),
-    "V4": ("a family-harm alert is seen by health care only, and never beside the victim on the perpetrator's record", _health_alert),
-    "V5": ("what a perpetrator could ask for as a child's representative goes to a person first", _representative),
+    "V4": (
+        "an alert is seen by health care only, and never beside the victim on the perpetrator's record",
+        _health_alert,
+    ),
+    "V5": (
+        "what a perpetrator could ask for as a child's representative goes to a person first",
+        _representative,
+    ),
     "V7": ("a party with a conflict of interest receives nothing about the case", _conflict),
     "V8": ("that a record is restricted never leaves", _restriction),
-    "V12": ("a school learns of its own pupil only, from medium risk, and only that the child was exposed", _school),
+    "V12": (
+        "a school learns of its own pupil only, from medium risk, and only that the child was exposed",
+        _school,
+    ),
     "V13": ("who reported a concern about a child stays with Oranga Tamariki and Police", _notifier),
     "IPP13": ("a person's number goes back only to the agency that issued it", _identifiers),
     "PRIV": ("privileged matter and raw intelligence never leave", _privilege),
 }
 
 
-def guarded(who: Situation, subject: Subject, facet: Facet, view: str) -> tuple[Effect | None, tuple[str, ...]]:
-    """The strongest effect of all guards on giving *facet* of *subject* to *who* in *view*, and the codes of those that hold something back."""
-    held = [(effect, code) for code, (_, guard) in GUARDS.items() if (effect := guard(who, subject, facet, view)) is not None]
+def guarded(
+    who: Situation, subject: Subject, facet: Facet, view: str
+) -> tuple[Effect | None, tuple[str, ...]]:
+    """The strongest effect of all guards on giving *facet* of *subject* to *who* in *view*, and the codes
+    of those that hold something back.
+    """
+    held = [
+        (effect, code)
+        for code, (_, guard) in GUARDS.items()
+        if (effect := guard(who, subject, facet, view)) is not None
+    ]
     if not held:
         return None, ()
     return max(effect for effect, _ in held), tuple(code for _, code in held)

@@ -1,4 +1,5 @@
-"""What the agreements come to: who can ever learn which class about whom, what two versions differ in, and what a privacy officer should mend.
+"""What the agreements come to: who can ever learn which class about whom, what two versions differ in, and
+what a privacy officer should mend.
 
 The space is finite, so these are answers and not samples: every clause, party, role and class is visited.
 """
@@ -25,7 +26,9 @@ _RANK = {"full": 3, "reduced": 2, "refer": 1, "": 0}
 
 
 class Row(NamedTuple):
-    """One cell of the matrix: *recipient* can get *data_class* about *role* in this *outcome* (full, reduced, refer) under *clause*."""
+    """One cell of the matrix: *recipient* can get *data_class* about *role* in this *outcome* (full,
+    reduced, refer) under *clause*.
+    """
 
     recipient: str
     kind: str
@@ -53,7 +56,9 @@ class Finding(NamedTuple):
 
 
 def matrix_rows(agreements: Agreements, day: date) -> list[Row]:
-    """Every (party, role, class) that a clause in force on *day* names for an active party with the standing to receive it, sorted."""
+    """Every (party, role, class) that a clause in force on *day* names for an active party with the
+    standing to receive it, sorted.
+    """
     rows: list[Row] = []
     for agreement, clause, party in _applied(agreements, day):
         purposes = sorted(p for p in clause.purposes if clause.carried_by(party, p))
@@ -79,7 +84,9 @@ def matrix_rows(agreements: Agreements, day: date) -> list[Row]:
 
 
 def who_can_learn(agreements: Agreements, data_class: str, role: str, day: date) -> list[Row]:
-    """The rows about *data_class* and *role*: everybody who could ever learn it on *day*, and under what conditions."""
+    """The rows about *data_class* and *role*: everybody who could ever learn it on *day*, and under what
+    conditions.
+    """
     return [row for row in matrix_rows(agreements, day) if row.data_class == data_class and row.role == role]
 
 
@@ -93,7 +100,9 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 
 def as_text(rows: Iterable[Row], role: str | None = None) -> str:
-    """Classes against kinds of recipient, the widest outcome about *role* (or any role): A in full, R reduced, H a person decides, - never."""
+    """Classes against kinds of recipient, the widest outcome about *role* (or any role): A in full, R
+    reduced, H a person decides, - never.
+    """
     widest: dict[tuple[str, str], str] = {}
     for row in rows:
         if role is None or row.role == role:
@@ -102,12 +111,17 @@ def as_text(rows: Iterable[Row], role: str | None = None) -> str:
     names = [name for name in CLASSES if name != "FRAME"]
     width = max(map(len, names))
     lines = [" " * width + "  " + " ".join(f"{kind:4}" for kind in KINDS)]
-    lines += [f"{name:{width}}  " + " ".join(f"{_LETTERS[widest.get((name, kind), '')]:4}" for kind in KINDS) for name in names]
+    lines += [
+        f"{name:{width}}  " + " ".join(f"{_LETTERS[widest.get((name, kind), '')]:4}" for kind in KINDS)
+        for name in names
+    ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 class Change(NamedTuple):
-    """What *recipient* could get of *data_class* about *role*, *before* and *after* (full, reduced, refer or "")."""
+    """What *recipient* could get of *data_class* about *role*, *before* and *after* (full, reduced, refer
+    or "").
+    """
 
     recipient: str
     role: str
@@ -124,11 +138,17 @@ class Change(NamedTuple):
 def difference(before: Agreements, after: Agreements, day: date) -> list[Change]:
     """Where the widest outcome for a party, role and class differs between two versions, sorted."""
     old, new = _widest(matrix_rows(before, day)), _widest(matrix_rows(after, day))
-    return [Change(*key, old.get(key, ""), new.get(key, "")) for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return [
+        Change(*key, old.get(key, ""), new.get(key, ""))
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
 
 
 def check(folder: str | Path, today: date) -> list[Finding]:
-    """What is wrong or will soon be wrong with the agreements in *folder*; empty when nothing is. Never raises for what the folder holds."""
+    """What is wrong or will soon be wrong with the agreements in *folder*; empty when nothing is. Never
+    raises for what the folder holds.
+    """
     try:
         agreements = Agreements.load(folder)
     except BadAgreement as error:
@@ -184,30 +204,60 @@ def _soon(where: str, what: str, end: date, today: date, fix: str) -> Iterator[F
 def _expiring(agreements: Agreements, today: date) -> Iterator[Finding]:
     for agreement in agreements:
         if agreement.status != "active":
-            yield Finding("note", f"{agreement.file} {agreement.id}", f"is {agreement.status}; nothing is given under it", "activate or remove it")
+            yield Finding(
+                "note",
+                f"{agreement.file} {agreement.id}",
+                f"is {agreement.status}; nothing is given under it",
+                "activate or remove it",
+            )
             continue
         where = f"{agreement.file} {agreement.id}"
         if agreement.effective_to is not None:
             yield from _soon(where, "the agreement", agreement.effective_to, today, "renew it")
-        yield from _soon(where, "the time for its review", agreement.review_by, today, "review it and set a new date")
+        yield from _soon(
+            where, "the time for its review", agreement.review_by, today, "review it and set a new date"
+        )
         for clause in agreement.clauses:
-            yield from _soon(_place(agreement, clause), "the belief", clause.belief.until, today, "decide again and record who did")
+            yield from _soon(
+                _place(agreement, clause),
+                "the belief",
+                clause.belief.until,
+                today,
+                "decide again and record who did",
+            )
     for party in agreements.parties.values():
         for name, value in party.status.items():
             if name.endswith("_until"):
-                yield from _soon(f"party {party.id}", name, date.fromisoformat(value), today, "record the new date once it is shown")
+                yield from _soon(
+                    f"party {party.id}",
+                    name,
+                    date.fromisoformat(value),
+                    today,
+                    "record the new date once it is shown",
+                )
 
 
 def _unreachable(agreements: Agreements, today: date) -> Iterator[Finding]:
-    """Grants that a guard holds back whatever the situation, and conditions that cannot hold for the party."""
+    """Grants that a guard always holds back, and conditions that cannot hold for the party."""
     for agreement, clause, party in _applied(agreements, today):
         for name in clause.conditions:
             if not any(CONDITIONS[name](facts) for facts in _best_facts(party, today)):
-                yield Finding("warning", _place(agreement, clause), f"{name} can never hold for {party.id}", "record the party's status, or drop the clause")
-        for role, data_class, outcome in _words(clause):
-            if not any(_passes(party, role, facet, outcome) for facet in _facets(data_class, role) or (Facet(data_class, CLASSES[data_class].locates),)):
                 yield Finding(
-                    "warning", _place(agreement, clause), f"{data_class} about {role} can never fire for {party.id}: a guard holds it back", "drop the class"
+                    "warning",
+                    _place(agreement, clause),
+                    f"{name} can never hold for {party.id}",
+                    "record the party's status, or drop the clause",
+                )
+        for role, data_class, outcome in _words(clause):
+            if not any(
+                _passes(party, role, facet, outcome)
+                for facet in _facets(data_class, role) or (Facet(data_class, CLASSES[data_class].locates),)
+            ):
+                yield Finding(
+                    "warning",
+                    _place(agreement, clause),
+                    f"{data_class} about {role} can never fire for {party.id}: a guard holds it back",
+                    "drop the class",
                 )
 
 
@@ -273,13 +323,18 @@ def _without_standing(agreements: Agreements, today: date) -> Iterator[Finding]:
         if agreement.in_force(today):
             for clause in agreement.clauses:
                 if id(clause) not in reached and clause.belief.until >= today:
-                    yield Finding("note", _place(agreement, clause), "reaches no active party", "define the party, or drop the clause")
+                    yield Finding(
+                        "note",
+                        _place(agreement, clause),
+                        "reaches no active party",
+                        "define the party, or drop the clause",
+                    )
 
 
 def _overlapping(agreements: Agreements, today: date) -> Iterator[Finding]:
     seen: dict[tuple[str, str, str, str, str], tuple[Agreement, Clause]] = {}
     for agreement, clause, party in _applied(agreements, today):
-        for role, data_class, outcome in _words(clause):
+        for role, data_class, _outcome in _words(clause):
             for purpose in clause.purposes:
                 for source in clause.sources:
                     key = (party.id, role, data_class, purpose, source)
@@ -288,7 +343,7 @@ def _overlapping(agreements: Agreements, today: date) -> Iterator[Finding]:
                         yield Finding(
                             "note",
                             _place(agreement, clause),
-                            f"{data_class} about {role} to {party.id} is also named by {first[0].name_of(first[1])}",
+                            f"{data_class} about {role}, {party.id}: {first[0].name_of(first[1])} names it too",
                             "keep one, unless their conditions are meant as alternatives",
                         )
 
@@ -301,7 +356,12 @@ def _carried_by_nothing(agreements: Agreements, today: date) -> Iterator[Finding
     for data_class in sorted({name for name, _ in named}):
         roles = sorted(role for name, role in named if name == data_class and not _facets(name, role))
         if roles:
-            yield Finding("note", data_class, f"is granted about {', '.join(roles)}, but no message carries it", "nothing to do; it stays ready")
+            yield Finding(
+                "note",
+                data_class,
+                f"is granted about {', '.join(roles)}, but no message carries it",
+                "nothing to do; it stays ready",
+            )
 
 
 @cache

@@ -1,7 +1,9 @@
-"""Minimisation: the part of a message that a decision gives, built up from what is granted; nothing is ever copied and then removed.
+"""Minimisation: the part of a message that a decision gives, built up from what is granted; nothing is ever
+copied and then removed.
 
-A reader of the result learns nothing from its form either: a person about whom nothing is given is not there, neither is any reference to that
-person, and structure (FRAME) stands only beside something that is given, unless nothing but structure was there to begin with.
+A reader of the result learns nothing from its form either: a person about whom nothing is given is not
+there, neither is any reference to that person, and structure (FRAME) stands only beside something that is
+given, unless nothing but structure was there to begin with.
 """
 
 from collections.abc import Mapping
@@ -13,18 +15,21 @@ from schemas.catalogue import Branch, Leaf, about_whom
 from schemas.classes import CASE, FRAME, Facet
 from schemas.identifiers import ISSUERS, NHI
 
-# Agencies that may use the NHI beside its issuer (Health Information Privacy Code 2020 rule 13 and Schedule 2).
+# Agencies that may use the NHI beside its issuer (Health Information Privacy Code 2020, rule 13).
 NHI_AGENCIES = frozenset({"health", "gp"})
 PEOPLE = "people"
 
 # What to do with a property that is not simply taken.
-_BELOW, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS = range(6)
+_WITHHOLD, _BELOW, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS = range(7)
+_WITHHELD: tuple[int, Any] = (_WITHHOLD, None)
 _NOTHING_GIVEN = FrozenDict()
 
 
 @cache
 def own_systems(agency: str) -> frozenset[str]:
-    """The identifier systems that *agency* issued itself, and may therefore be given back (Privacy Act 2020, IPP 13)."""
+    """The identifier systems that *agency* issued itself, and may therefore be given back (Privacy Act
+    2020, IPP 13).
+    """
     own = {system for system, issuer in ISSUERS.items() if issuer == agency}
     return frozenset(own | {NHI} if agency in NHI_AGENCIES else own)
 
@@ -36,10 +41,12 @@ def minimise(
     roles: Mapping[str, str],
     own_identifiers: Mapping[str, list[dict[str, str]]],
 ) -> dict[str, Any]:
-    """What of *data* the *decision* gives, in new objects; {} when nothing is left, and then there is nothing to send.
+    """What of *data* the *decision* gives, in new objects; {} when nothing is left, and then there is
+    nothing to send.
 
-    *roles* and *own_identifiers* are by ref. Where the decision gives identifiers, only those that the recipient issued are kept, and those in
-    *own_identifiers* added. Values are shared with *data*, not copied.
+    *roles* and *own_identifiers* are by ref. Where the decision gives identifiers, only those that the
+    recipient issued are kept, and those in *own_identifiers* added. Values are shared with *data*, not
+    copied.
     """
     if not decision.given:
         whole = decision.outcome is Outcome.PERMIT and _is_only_frame(shape, data)
@@ -49,8 +56,9 @@ def minimise(
     while True:
         projection = _Projection(decision.given, roles, own, own_identifiers, kept)
         made = projection.whole(shape, data)
-        # A person may have been given something that this message does not hold in the granted view. References to such a person
-        # must go as well, which may empty another person: repeat until every reference points at somebody who stays.
+        # A person may have been given something that this message does not hold in the granted view.
+        # References to such a person must go as well, which may empty another person: repeat until every
+        # reference points at somebody who stays.
         remaining = projection.told_of | ({""} & kept)
         if remaining == kept or not made:
             return made
@@ -72,15 +80,15 @@ def _is_only_frame(branch: Branch, value: Any) -> bool:
 
 
 class _Plan:
-    """What may stay of an object of *branch* about somebody in *role*: properties to *take* as they are, and *steps* for those that hold structure,
-    references or further objects. A property that is in neither is withheld."""
+    """What may stay of an object of *branch* about somebody in *role*: for each property None (take it) or
+    how to look into it. A property that is not in *steps* is withheld.
+    """
 
-    __slots__ = ("branch", "steps", "take")
+    __slots__ = ("branch", "steps")
 
     def __init__(self, branch: Branch, role: str, given: Mapping[Facet, str]) -> None:
         self.branch = branch
-        self.take: set[str] = set()
-        self.steps: dict[str, tuple[int, Any]] = {}
+        self.steps: dict[str, tuple[int, Any] | None] = {}
         for name, child in branch.children.items():
             if not isinstance(child, Leaf):
                 # Who an inner object is about is known now unless it says so itself.
@@ -100,7 +108,7 @@ class _Plan:
             elif child.person_ref:
                 self.steps[name] = (_REFERENCES, None)
             else:
-                self.take.add(name)
+                self.steps[name] = None
 
 
 def _planned(branch: Branch, role: str, given: Mapping[Facet, str]) -> _Plan:
@@ -115,7 +123,9 @@ def _planned(branch: Branch, role: str, given: Mapping[Facet, str]) -> _Plan:
 
 
 class _Projection:
-    """One decision applied to one message, for a supposed set of people who stay. *told_of* are those about whom something did."""
+    """One decision applied to one message, for a supposed set of people who stay. *told_of* are those about
+    whom something did.
+    """
 
     __slots__ = ("_count", "_given", "_kept", "_own", "_own_identifiers", "_roles", "told_of")
 
@@ -132,15 +142,21 @@ class _Projection:
         self._own = own
         self._own_identifiers = own_identifiers
         self._kept = kept
-        self._count = 0  # classified values kept so far
+        self._count = 0  # objects in which something classified was kept so far
         self.told_of: set[str] = set()
 
     def whole(self, shape: Branch, data: Mapping[str, Any]) -> dict[str, Any]:
-        """The message that remains; people last, since somebody of whom only another part speaks must be named there too."""
+        """The message that remains; people last, since somebody of whom only another part speaks must be
+        named there too.
+        """
         plan = _planned(shape, CASE, self._given.get("", _NOTHING_GIVEN))
         made = self._item(plan, {k: v for k, v in data.items() if k != PEOPLE}, "") or {}
         people = shape.children.get(PEOPLE)
-        if PEOPLE in data and isinstance(people, Branch) and (named := self._about(people, data[PEOPLE], "")) is not None:
+        if (
+            PEOPLE in data
+            and isinstance(people, Branch)
+            and (named := self._about(people, data[PEOPLE], "")) is not None
+        ):
             made[PEOPLE] = named
         if not self._count:
             return {}
@@ -164,44 +180,45 @@ class _Projection:
         return made[0] if made else None
 
     def _item(self, plan: _Plan, item: Mapping[str, Any], whose: str) -> dict[str, Any] | None:
-        take, steps = plan.take, plan.steps
-        before, direct, withheld = self._count, 0, False
+        look = plan.steps.get
+        before, direct, withheld = self._count, False, False
         made: dict[str, Any] = {}
         for name, value in item.items():
-            if name in take:
+            step = look(name, _WITHHELD)
+            if step is None:
                 made[name] = value
-                direct += 1
+                direct = True
                 continue
-            what, below = steps.get(name, (None, None))
-            if what is None:
-                withheld = True
-            elif what == _FRAME:
+            what, below = step
+            if what == _FRAME:
                 made[name] = value
-            elif what == _BELOW:
-                left = self._below(below, value, whose)
-                if left is not None:
-                    made[name] = left
-                else:
-                    withheld = True
+            elif what == _WITHHOLD or (left := self._part(what, below, value, whose)) is None:
+                withheld = True
             else:
-                left = self._about(below, value, whose) if what == _ABOUT else self._pointing(what, value, whose)
-                if left is not None:
-                    made[name] = left
-                    direct += what in (_REFERENCES, _IDENTIFIERS)
-                else:
-                    withheld = True
+                made[name] = left
+                direct = direct or what >= _REFERENCES
         person = plan.branch.about == "self"
-        if person and "identifiers" not in item and steps.get("identifiers", (None,))[0] == _IDENTIFIERS:
+        if person and "identifiers" not in item and (look("identifiers") or _WITHHELD)[0] == _IDENTIFIERS:
             # The recipient's own number for this person, known from elsewhere: the decision covers the class.
-            if own := self._identifiers([], whose):
+            own = self._identifiers([], whose)
+            if own:
                 made["identifiers"] = own
-                direct += 1
+                direct = True
         if direct:
-            self._count += direct
+            self._count += 1
             self.told_of.add(whose)
-        elif self._count == before and not (person and whose in self.told_of) and (withheld or person or not made):
-            return None
-        return made
+            return made
+        if self._count > before or (person and whose in self.told_of):
+            return made
+        return None if withheld or person or not made else made
+
+    def _part(self, what: int, below: Any, value: Any, whose: str) -> Any:
+        """What is left of a value that is not simply taken; None when nothing is."""
+        if what == _BELOW:
+            return self._below(below, value, whose)
+        if what == _ABOUT:
+            return self._about(below, value, whose)
+        return self._pointing(what, value, whose)
 
     def _below(self, plan: _Plan, value: Any, whose: str) -> Any:
         if not plan.branch.array:

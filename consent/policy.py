@@ -1,11 +1,12 @@
 """The decision: what of one message may one party receive, under the agreements in force, and why.
 
-The order is fixed: guards before clauses, conditions before grants, and at the end the message as a whole: names are never sent without the
-matter they belong to. What no clause in force grants is withheld. A decision is a value; `decide` is pure and never raises, and an operand
-that is missing counts as the answer that gives less.
+The order is fixed: guards before clauses, conditions before grants, and at the end the message as a whole:
+names are never sent without the matter they belong to. What no clause in force grants is withheld. A
+decision is a value; `decide` is pure and never raises, and an operand that is missing counts as the answer
+that gives less.
 
-Everything that matters is finite (roles, services, risk levels, flags), so a decision is remembered by its operands for the day it was made
-and conditions and guards run only on combinations not seen that day.
+Everything that matters is finite (roles, services, risk levels, flags), so a decision is remembered by its
+operands for the day it was made and conditions and guards run only on combinations not seen that day.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,8 +43,8 @@ class Outcome(StrEnum):
 class Question:
     """One message, as far as deciding needs it: no content, only which facets it holds about whom.
 
-    *roles* and *pseudonyms* are by the message's own refs; *holdings* has "" for the case. *cases* are all cases that the people of the message
-    belong to: assigned in any, linked in any, highest risk of all.
+    *roles* and *pseudonyms* are by the message's own refs; *holdings* has "" for the case. *cases* are all
+    cases that the people of the message belong to: assigned in any, linked in any, highest risk of all.
     """
 
     type: str
@@ -61,9 +62,10 @@ class Question:
 class Decision:
     """What one party may receive of one message, and everything an auditor asks about it. Holds no content.
 
-    *given* says for each ref ("" for the case) which facet in which view, `full` or `reduced`; FRAME is implicit. *withheld* are (role, class, reason):
-    a guard's code, `unmet-` and a condition, `no-clause`, `needs-person`, `reduced-view` or `names-alone`. Equal decisions may be
-    one object; its mappings cannot be changed.
+    *given* says for each ref ("" for the case) which facet in which view, `full` or `reduced`; FRAME is
+    implicit. *withheld* are (role, class, reason): a guard's code, `unmet-` and a condition, `no-clause`,
+    `needs-person`, `reduced-view` or `names-alone`. Equal decisions may be one object; its mappings cannot
+    be changed.
     """
 
     outcome: Outcome
@@ -93,7 +95,8 @@ class FrozenDict(dict[Any, Any]):
     def _refuse(self, *_: object, **__: object) -> Any:
         raise TypeError("a decision cannot be changed")
 
-    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __ior__ = _refuse  # type: ignore[assignment]  # SAFETY: narrows on purpose
+    __setitem__ = __delitem__ = update = pop = popitem = _refuse
+    clear = setdefault = __ior__ = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled as what it is."""
@@ -104,24 +107,34 @@ _NOTHING = FrozenDict()
 
 
 def decide(agreements: Agreements, question: Question, recipient: Party) -> Decision:
-    """What *recipient* may receive of the message in *question* under *agreements*. Pure, total, never raises."""
+    """What *recipient* may receive of the message in *question* under *agreements*. Pure, total, never
+    raises.
+    """
     return _decide(agreements, question, _Cases(question), agreements.in_force(question.at), recipient)
 
 
-def decide_each(agreements: Agreements, question: Question, recipients: Iterable[Party]) -> Iterator[Decision]:
-    """`decide` for each of *recipients*, reading the cases of *question* once. Do not change the cases before the iterator is used up."""
+def decide_each(
+    agreements: Agreements, question: Question, recipients: Iterable[Party]
+) -> Iterator[Decision]:
+    """`decide` for each of *recipients*, reading the cases of *question* once. Do not change the cases
+    before the iterator is used up.
+    """
     cases, in_force = _Cases(question), agreements.in_force(question.at)
     for recipient in recipients:
         yield _decide(agreements, question, cases, in_force, recipient)
 
 
 def outward(decision: Decision) -> str:
-    """The one word that an asker hears: refused, referred, restricted and unknown sound alike (safety rule V8)."""
+    """The one word that an asker hears: refused, referred, restricted and unknown sound alike (safety rule
+    V8).
+    """
     return "released" if decision.outcome in (Outcome.PERMIT, Outcome.REDUCED) else "not-available"
 
 
 class _Told(NamedTuple):
-    """One subject as the key of a remembered decision: everything that deciding about it depends on, and nothing else."""
+    """One subject as the key of a remembered decision: everything that deciding about it depends on, and
+    nothing else.
+    """
 
     ref: str
     role: str
@@ -137,7 +150,17 @@ class _Told(NamedTuple):
 class _Cases:
     """What the cases of a question say, whoever the recipient is."""
 
-    __slots__ = ("assignments", "conflicts", "everywhere", "facts", "open", "perpetrators", "risk", "sought", "where")
+    __slots__ = (
+        "assignments",
+        "conflicts",
+        "everywhere",
+        "facts",
+        "open",
+        "perpetrators",
+        "risk",
+        "sought",
+        "where",
+    )
 
     def __init__(self, question: Question) -> None:
         self.open = False
@@ -176,7 +199,8 @@ class _Cases:
                 children.add(pseudonym)
         self.sought = ("victim", victims) if victims else ("child", children)
         self.facts = [
-            self._facts(question, ref, facets, victims | children) for ref, facets in question.holdings.items()
+            self._facts(question, ref, facets, victims | children)
+            for ref, facets in question.holdings.items()
         ]
 
     def _facts(
@@ -190,14 +214,20 @@ class _Cases:
         if role in ("perpetrator", "child"):
             known = [case for case in question.cases if pseudonym in case.people]
             if role == "perpetrator":
-                home = not known or pseudonym in at_risk or any(case.shares_household(pseudonym) for case in known)
+                home = (
+                    not known
+                    or pseudonym in at_risk
+                    or any(case.shares_household(pseudonym) for case in known)
+                )
             else:
                 for case in known:
                     person = case.people[pseudonym]
                     school = school or person.school is not None
                     by = person.representative
                     # A representative of whom the case knows nothing might be the perpetrator.
-                    represented = represented or (by is not None and (by in self.perpetrators or by not in case.people))
+                    represented = represented or (
+                        by is not None and (by in self.perpetrators or by not in case.people)
+                    )
         return ref, role, pseudonym, held, where, school, home, pseudonym in self.perpetrators, represented
 
 
@@ -220,7 +250,8 @@ def _decide(
                     seated |= bit
     if not linked and recipient.kind in NGO:
         linked = not cases.perpetrators.isdisjoint(own)
-    # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the perpetrator.
+    # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the
+    # perpetrator.
     everybody = frozenset(own.pop("*", _NO_SERVICES))
     of_case = everybody.union(*own.values())
 
@@ -229,7 +260,17 @@ def _decide(
         return seat.union(own[pseudonym]) if pseudonym in own else seat
 
     told = tuple(
-        _Told(ref, role, held, services(pseudonym, where) if ref else of_case, bool(where & present), school, home, was, by)
+        _Told(
+            ref,
+            role,
+            held,
+            services(pseudonym, where) if ref else of_case,
+            bool(where & present),
+            school,
+            home,
+            was,
+            by,
+        )
         for ref, role, pseudonym, held, where, school, home, was, by in cases.facts
     )
     role, people = cases.sought
@@ -237,14 +278,15 @@ def _decide(
     conflicted = mine in cases.conflicts
     source = agreements.parties.get(question.source)
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
-    key = (
-        recipient, question.type, question.purpose, question.audience, question.source, cases.open, cases.risk, linked, conflicted, role, sought, told,
-    )  # fmt: skip
+    asked_by = (question.type, question.purpose, question.audience, question.source)
+    key = (recipient, asked_by, cases.open, cases.risk, linked, conflicted, role, sought, told)
     if in_force is None:
         return _refusal(question, recipient, "no-time")
     decision: Decision | None = in_force.decisions.get(key)
     if decision is None:
-        asked = _Asked(question, recipient, source, cases, in_force, linked, conflicted, role, sought, told, agreements)
+        asked = _Asked(
+            question, recipient, source, cases, in_force, linked, conflicted, role, sought, told, agreements
+        )
         decision = asked.decision()
         if len(in_force.decisions) >= _REMEMBERED:
             in_force.decisions.clear()
@@ -259,12 +301,16 @@ def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
 
 
 def carried(shape: Branch) -> Iterator[tuple[str, Facet, bool, bool]]:
-    """Every (role or "case", facet, whether it is in the reduced view, whether it stands in the list of people) that a message of *shape* can hold."""
+    """Every (role or "case", facet, whether it is in the reduced view, whether it stands in the list of
+    people) that a message of *shape* can hold.
+    """
     for name, child in shape.children.items():
         yield from _carried(child, personal=bool(shape.about), listed=name == "people")
 
 
-def _carried(child: Leaf | Branch, *, personal: bool, listed: bool) -> Iterator[tuple[str, Facet, bool, bool]]:
+def _carried(
+    child: Leaf | Branch, *, personal: bool, listed: bool
+) -> Iterator[tuple[str, Facet, bool, bool]]:
     if isinstance(child, Leaf):
         for role, facet in child.facets.items():
             # Below a person nothing is about the case, and above one nothing is about a person.
@@ -276,7 +322,9 @@ def _carried(child: Leaf | Branch, *, personal: bool, listed: bool) -> Iterator[
 
 
 class _Matter(NamedTuple):
-    """Of one type of message: the classes it is about (those outside its people, companions aside), and what has a reduced view."""
+    """Of one type of message: the classes it is about (those outside its people, companions aside), and
+    what has a reduced view.
+    """
 
     classes: frozenset[str]
     reducible: frozenset[tuple[str, Facet]]
@@ -327,7 +375,12 @@ class _Asked:
         for told in self.told:
             facts = self._facts(told.role, told.services, told.in_case, self._own_pupil(told))
             subject = Subject(
-                told.role, told.services, facts.own_pupil, told.reveals_home, told.was_perpetrator, told.perpetrator_represents
+                told.role,
+                told.services,
+                facts.own_pupil,
+                told.reveals_home,
+                told.was_perpetrator,
+                told.perpetrator_represents,
             )
             for facet in told.facets:
                 if facet.name != FRAME:
@@ -369,7 +422,11 @@ class _Asked:
     def _situation(self, cells: Cells) -> Situation:
         entries = cells.get((self.sought_role, "ADDR-V"), ())
         told_places = all(
-            any(e.view == "full" and not _unmet(e, self._facts(self.sought_role, services, bool(services), False)) for e in entries)
+            any(
+                e.view == "full"
+                and not _unmet(e, self._facts(self.sought_role, services, bool(services), False))
+                for e in entries
+            )
             for services in self.sought
         )
         return Situation(
@@ -382,11 +439,20 @@ class _Asked:
             knows_places=bool(self.sought) and told_places and not self.linked,
             own_pupil=any(self._own_pupil(told) for told in self.told),
             others_at_risk=any(told.role in AT_RISK for told in self.told),
-            perpetrator_represents_pupil=any(self._own_pupil(t) and t.perpetrator_represents for t in self.told if t.ref),
+            perpetrator_represents_pupil=any(
+                self._own_pupil(t) and t.perpetrator_represents for t in self.told if t.ref
+            ),
         )
 
     def _weigh(
-        self, verdict: "_Verdict", cells: Cells, situation: Situation, facts: Facts, subject: Subject, ref: str, facet: Facet
+        self,
+        verdict: "_Verdict",
+        cells: Cells,
+        situation: Situation,
+        facts: Facts,
+        subject: Subject,
+        ref: str,
+        facet: Facet,
     ) -> None:
         """Decides one facet of one subject. A guard is asked about the very view that a clause would give."""
         entries = cells.get((subject.role, facet.name), ())
@@ -402,13 +468,17 @@ class _Asked:
                 reason = reason if codes else f"unmet-{unmet[0]}"
                 continue
             if entry.view == "reduced" and (subject.role, facet) not in reducible:
-                reason = reason if codes else "reduced-view"  # the type has nothing of this in its reduced view
+                reason = (
+                    reason if codes else "reduced-view"
+                )  # the type has nothing of this in its reduced view
                 continue
             if not entry.view:
                 if strongest is not Effect.NOTHING:
                     open_referral = open_referral or entry
                 continue
-            effect, held_by = (strongest, codes) if entry.view == "full" else guarded(situation, subject, facet, entry.view)
+            effect, held_by = (
+                (strongest, codes) if entry.view == "full" else guarded(situation, subject, facet, entry.view)
+            )
             if effect is None:
                 verdict.give(ref, subject.role, facet, entry)
                 return
@@ -449,7 +519,9 @@ class _Verdict:
         self.withheld.add((role, facet.name, "needs-person"))
 
     def drop_names_alone(self, type_name: str, present: set[str]) -> None:
-        """Gives nothing when nothing of the matter is given: the type of a message with a name in it would tell the matter all the same."""
+        """Gives nothing when nothing of the matter is given: the type of a message with a name in it would
+        tell the matter all the same.
+        """
         matter = (_matter(type_name).classes or present) & present - COMPANIONS
         if not matter or not self.given or any(facet.name in matter for _, facet, _ in self.grants):
             return
@@ -473,7 +545,11 @@ class _Verdict:
             referred=tuple(sorted(self.referrals)),
             clauses=tuple(sorted(cited)),
             conditions=FrozenDict(sorted(self.conditions.items())),
-            reasons=tuple(sorted({reason for _, _, reason in self.withheld} or ({"nothing-to-give"} if not used else set()))),
+            reasons=tuple(
+                sorted(
+                    {reason for _, _, reason in self.withheld} or ({"nothing-to-give"} if not used else set())
+                )
+            ),
             guards=tuple(sorted(self.guards)),
             obligations=tuple(sorted({o for entry in used for o in entry.obligations})),
             basis=tuple(sorted({b for entry in (*used, *self.referrals.values()) for b in entry.basis})),

@@ -1,6 +1,8 @@
-"""A second opinion on decisions: the matrix of tests/data/matrix.csv and the safety rules, said again as plainly as possible.
+"""A second opinion on decisions: the matrix of tests/data/matrix.csv and the safety rules, said again as
+plainly as possible.
 
-Shares no code with the engine: no clauses, no compilation, no memory. It visits each fact and asks, in words, whether it may go.
+Shares no code with the engine: no clauses, no compilation, no memory. It visits each fact and asks, in
+words, whether it may go.
 """
 
 import csv
@@ -52,7 +54,9 @@ ABOUT = {
 
 
 def cell(name, kind):
-    """A, R, H, X or - for class *name* towards *kind*; what a holder keeps itself it also receives, unless that is health or a place."""
+    """A, R, H, X or - for class *name* towards *kind*; what a holder keeps itself it also receives, unless
+    that is health or a place.
+    """
     if name not in MATRIX:
         return "-"
     if kind == "FSS":
@@ -86,14 +90,35 @@ def concerns(name, kind, role, outcome):
 
 
 class World:
-    """One message before one recipient. *services*: role → services of the recipient with the one person in that role."""
+    """One message before one recipient. *services*: role → services of the recipient with the one person in
+    that role.
+    """
 
-    def __init__(self, kind, *, purpose="FV-RISK", audience="table", risk="high", case_open=True, conflict=False, em=False,
-                 services=None, shared_home=False, perpetrator_represents=False, school_known=True, matter=(), reducible=()):  # fmt: skip
+    def __init__(
+        self,
+        kind,
+        *,
+        purpose="FV-RISK",
+        audience="table",
+        risk="high",
+        case_open=True,
+        conflict=False,
+        em=False,
+        services=None,
+        shared_home=False,
+        perpetrator_represents=False,
+        school_known=True,
+        matter=(),
+        reducible=(),
+    ):
         self.kind, self.purpose, self.audience, self.risk = kind, purpose, audience, risk
         self.case_open, self.conflict, self.em = case_open, conflict, em
         self.services = services or {}
-        self.shared_home, self.perpetrator_represents, self.school_known = shared_home, perpetrator_represents, school_known
+        self.shared_home, self.perpetrator_represents, self.school_known = (
+            shared_home,
+            perpetrator_represents,
+            school_known,
+        )
         self.matter, self.reducible = matter, reducible
         self.anybody = any(self.services.values())
         self.linked = kind in ("COR", "NGOP") or (kind == "NGOV" and bool(self.services.get("perpetrator")))
@@ -104,20 +129,41 @@ class World:
         return self.anybody if role == "case" else bool(self.services.get(role))
 
     def tasked_with(self, role):
-        names = set().union(*self.services.values()) if role == "case" and self.services else set(self.services.get(role, ()))
+        names = (
+            set().union(*self.services.values())
+            if role == "case" and self.services
+            else set(self.services.get(role, ()))
+        )
         return bool(names - {"table"})
 
     def conditions_hold(self, name, role, outcome):
         """What the agreements ask before the cell applies, whatever the guards say."""
         kind = self.kind
-        if self.purpose.startswith("CW") and (name == "ADDR-SAFE" or name == "EXCL-ZONE") and kind in ("NGOV", "COR"):
-            if outcome != "A" or name == "ADDR-SAFE":
-                return False  # these rest on the Family Violence Act alone
+        # These rest on the Family Violence Act alone.
+        family_violence_only = {"NGOV": "ADDR-SAFE", "COR": "EXCL-ZONE"}.get(kind) == name
+        if self.purpose.startswith("CW") and family_violence_only:
+            return False
         if self.purpose == "CW-ASSESS" and kind == "ACC":
             return False
         if self.purpose == "CW-ROC":
-            roc = ("ID-CORE", "ID-XREF", "SAFE-CONTACT", "EPISODE-SUM", "EPISODE-NARR", "RISK", "ORDERS", "FIREARMS", "ADDR-V", "EXCL-ZONE",
-                   "CONTACT-V", "HOUSING", "CP-STATUS", "CHILD-HH", "EDU-ENROL", "NOTIFIER-ID")  # fmt: skip
+            roc = (
+                "ID-CORE",
+                "ID-XREF",
+                "SAFE-CONTACT",
+                "EPISODE-SUM",
+                "EPISODE-NARR",
+                "RISK",
+                "ORDERS",
+                "FIREARMS",
+                "ADDR-V",
+                "EXCL-ZONE",
+                "CONTACT-V",
+                "HOUSING",
+                "CP-STATUS",
+                "CHILD-HH",
+                "EDU-ENROL",
+                "NOTIFIER-ID",
+            )
             if kind not in ("POL", "OT") or (outcome != "H" and name not in roc) or name in HEALTH:
                 return False
         if self.conflict:
@@ -133,11 +179,24 @@ class World:
             return self.risky and pupil and (self.case_open or name not in ("EPISODE-SUM", "ORDERS"))
         if name in ("EPISODE-SUM", "EPISODE-NARR", "FIREARMS") and not self.case_open:
             return False
-        if name in ("RISK", "ORDERS") and not self.case_open and not (kind == "NGOV" and role == "perpetrator"):
+        if (
+            name in ("RISK", "ORDERS")
+            and not self.case_open
+            and not (kind == "NGOV" and role == "perpetrator")
+        ):
             return False
-        if kind == "GP" and not self.risky and (name not in ("ID-CORE", "ID-XREF", "SAFE-CONTACT", "HEALTH-ALERT", "FSP-V", "CONTACT-V")):
+        if (
+            kind == "GP"
+            and not self.risky
+            and (name not in ("ID-CORE", "ID-XREF", "SAFE-CONTACT", "HEALTH-ALERT", "FSP-V", "CONTACT-V"))
+        ):
             return False
-        if kind == "GP" and not self.risky and name in ("ID-CORE", "ID-XREF", "SAFE-CONTACT") and self.purpose != "FV-PROTECT":
+        if (
+            kind == "GP"
+            and not self.risky
+            and name in ("ID-CORE", "ID-XREF", "SAFE-CONTACT")
+            and self.purpose != "FV-PROTECT"
+        ):
             return False
         if kind == "GP" and self.purpose == "CW-ROC":
             return False
@@ -161,9 +220,13 @@ class World:
         return "full" if outcome == "A" else "reduced"
 
     def knows_places(self):
-        return cell("ADDR-V", self.kind) == "A" and not self.linked and not self.conflict and self.works_with("victim") and (
-            self.purpose != "CW-ROC" or self.kind in ("POL", "OT")
-        )  # fmt: skip
+        return (
+            cell("ADDR-V", self.kind) == "A"
+            and not self.linked
+            and not self.conflict
+            and self.works_with("victim")
+            and (self.purpose != "CW-ROC" or self.kind in ("POL", "OT"))
+        )
 
     def never(self, name, role, locates, text):
         """Not given and not put to a person either."""
@@ -188,7 +251,9 @@ class World:
             return True
         if name == "EXCL-ZONE" and self.linked:
             return True
-        if name == "ADDR-SAFE" and not (kind == "NGOV" and self.audience == "addressee" and "ivs" in self.services.get(role, ())):
+        if name == "ADDR-SAFE" and not (
+            kind == "NGOV" and self.audience == "addressee" and "ivs" in self.services.get(role, ())
+        ):
             return True
         if not self.knows_places():
             if text and role != "perpetrator":
@@ -201,7 +266,8 @@ class World:
             child = role == "child" and self.own_pupil
             case = role == "case" and name == "EPISODE-SUM" and self.own_pupil
             allowed = name in ("ID-CORE", "SAFE-CONTACT") or (
-                view == "reduced" and name in ("EPISODE-SUM", "ORDERS", "VIEWS", "FSP-V", "CP-STATUS", "CHILD-HH")
+                view == "reduced"
+                and name in ("EPISODE-SUM", "ORDERS", "VIEWS", "FSP-V", "CP-STATUS", "CHILD-HH")
             )
             return not (self.risky and allowed and (child or case))
         return False
@@ -212,12 +278,16 @@ class World:
             return False
         if self.kind == "EDU":
             return role == "child" or (role == "case" and self.own_pupil)
-        return self.kind in ("HNZ", "GP") and role == "child" and (
-            name in ("CHILD-HH", "EDU-ENROL", "HEALTH-ALERT") or name in HEALTH
-        )  # fmt: skip
+        return (
+            self.kind in ("HNZ", "GP")
+            and role == "child"
+            and (name in ("CHILD-HH", "EDU-ENROL", "HEALTH-ALERT") or name in HEALTH)
+        )
 
     def answer(self, facts):
-        """*facts*: (role, class, locates, free text). Returns ({fact: view}, {(role, class) that wait for a person})."""
+        """*facts*: (role, class, locates, free text). Returns ({fact: view}, {(role, class) that wait for a
+        person}).
+        """
         given, referred = {}, set()
         for fact in facts:
             role, name, locates, text = fact

@@ -1,4 +1,6 @@
-"""The engine and a second, independent reading of the matrix agree on every fact, for every kind of recipient and role."""
+"""The engine and a second, independent reading of the matrix agree on every fact, for every kind of
+recipient and role.
+"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,19 +24,37 @@ MATTER = ("ADDR-V", "EPISODE-SUM", "EPISODE-NARR", "SEXUAL-SENS", "FIREARMS", "O
 AT = datetime(2026, 11, 20, 1, tzinfo=UTC)
 REFS = {"p1": "victim", "p2": "child", "p3": "perpetrator", "p4": "witness", "p5": "associate"}
 RECIPIENTS = {
-    "police": "POL", "oranga-tamariki": "OT", "corrections": "COR", "corrections#em": "COR", "health": "HNZ", "gp": "GP", "msd": "MSD", "acc": "ACC",
-    "justice": "MOJ", "education": "EDU", "ngo.aviva#ivs": "NGOV", "ngo.aviva#pos": "NGOP", "fss": "FSS",
-}  # fmt: skip
+    "police": "POL",
+    "oranga-tamariki": "OT",
+    "corrections": "COR",
+    "corrections#em": "COR",
+    "health": "HNZ",
+    "gp": "GP",
+    "msd": "MSD",
+    "acc": "ACC",
+    "justice": "MOJ",
+    "education": "EDU",
+    "ngo.aviva#ivs": "NGOV",
+    "ngo.aviva#pos": "NGOP",
+    "fss": "FSS",
+}
 NOBODY: dict[str, tuple[str, ...]] = {}
-EVERYBODY = {role: ("table", "task") for role in REFS.values()}
+EVERYBODY = dict.fromkeys(REFS.values(), ("table", "task"))
 USUAL: dict[str, Any] = {
-    "services": EVERYBODY, "risk": "high", "case_open": True, "conflict": False, "audience": "table", "purpose": "FV-RISK",
-    "shared_home": False, "perpetrator_represents": False, "school_known": True,
-}  # fmt: skip
+    "services": EVERYBODY,
+    "risk": "high",
+    "case_open": True,
+    "conflict": False,
+    "audience": "table",
+    "purpose": "FV-RISK",
+    "shared_home": False,
+    "perpetrator_represents": False,
+    "school_known": True,
+}
 OTHERWISE: dict[str, list[Any]] = {
     "services": [
         NOBODY,
-        {role: ("table",) for role in REFS.values()},
+        dict.fromkeys(REFS.values(), ("table",)),
         {"victim": ("asked",)},
         {"victim": ("ivs",), "child": ("ivs",)},
         {"child": ("task",)},
@@ -53,8 +73,15 @@ OTHERWISE: dict[str, list[Any]] = {
 
 
 def facts() -> list[tuple[str, str, bool, bool]]:
-    """(role, class, locates, free text): every class plain, and every facet that a published message holds about that role."""
-    found = {(role, name, c.locates, False) for role in SUBJECT_ROLES for name, c in CLASSES.items() if name != "FRAME"}
+    """(role, class, locates, free text): every class plain, and every facet that a published message holds
+    about that role.
+    """
+    found = {
+        (role, name, c.locates, False)
+        for role in SUBJECT_ROLES
+        for name, c in CLASSES.items()
+        if name != "FRAME"
+    }
 
     def collect(branch: Branch) -> None:
         for child in branch.children.values():
@@ -82,7 +109,11 @@ def in_reduced_view() -> set[tuple[str, str, bool, bool]]:
             if isinstance(child, Branch):
                 collect(child, about_person)
             elif child.reduced:
-                found.update((role, *facet) for role, facet in child.facets.items() if about_person is not (role == "case"))
+                found.update(
+                    (role, *facet)
+                    for role, facet in child.facets.items()
+                    if about_person is not (role == "case")
+                )
 
     collect(published()[TYPE].shape, False)
     return found
@@ -113,18 +144,33 @@ def question(
     people["s-p2"].representative = "s-p3" if s["perpetrator_represents"] else "s-p1"
     by_role = {role: f"s-{ref}" for ref, role in REFS.items()}
     case = Case(
-        "case", "christchurch", s["case_open"], s["risk"], people,
-        {(recipient, by_role[role], service) for role, services in s["services"].items() for service in services},
+        "case",
+        "christchurch",
+        s["case_open"],
+        s["risk"],
+        people,
+        {
+            (recipient, by_role[role], service)
+            for role, services in s["services"].items()
+            for service in services
+        },
         {recipient} if s["conflict"] else set(),
-    )  # fmt: skip
+    )
     holdings: dict[str, set[Facet]] = {"": set(), **{ref: set() for ref in REFS}}
     refs = {role: ref for ref, role in REFS.items()} | {"case": ""}
     for role, *facet in held:
         holdings[refs[role]].add(Facet(*facet))
     return Question(
-        type_name, s["purpose"], s["audience"], source, REFS, {ref: f"s-{ref}" for ref in REFS},
-        {ref: frozenset(f) for ref, f in holdings.items()}, (case,), AT,
-    )  # fmt: skip
+        type_name,
+        s["purpose"],
+        s["audience"],
+        source,
+        REFS,
+        {ref: f"s-{ref}" for ref in REFS},
+        {ref: frozenset(f) for ref, f in holdings.items()},
+        (case,),
+        AT,
+    )
 
 
 Given = dict[tuple[str, str, bool, bool], str]
@@ -138,7 +184,11 @@ def answers(recipient: str) -> list[tuple[dict[str, Any], Answer]]:
     found = []
     for s in situations():
         decision = decide(AGREEMENTS, question(s, recipient), AGREEMENTS.parties[recipient])
-        given = {(roles[ref], *facet): view for ref, facets in decision.given.items() for facet, view in facets.items()}
+        given = {
+            (roles[ref], *facet): view
+            for ref, facets in decision.given.items()
+            for facet, view in facets.items()
+        }
         found.append((s, (given, set(decision.referred))))
     return found
 
@@ -146,7 +196,9 @@ def answers(recipient: str) -> list[tuple[dict[str, Any], Answer]]:
 @pytest.mark.parametrize("recipient", RECIPIENTS)
 def test_decide_agrees_with_the_oracle_on_every_fact(recipient: str) -> None:
     for s, answer in answers(recipient):
-        world = World(RECIPIENTS[recipient], em=recipient.endswith("#em"), matter=MATTER, reducible=REDUCIBLE, **s)
+        world = World(
+            RECIPIENTS[recipient], em=recipient.endswith("#em"), matter=MATTER, reducible=REDUCIBLE, **s
+        )
         expected = world.answer(FACTS) if s["purpose"] != "BTG" else ({}, set())
         assert answer == expected, {k: v for k, v in s.items() if v != USUAL[k]}
     assert len(answers(recipient)) * len(FACTS) > 30_000
@@ -176,7 +228,7 @@ CARRIED = {name for kind in published() for _, name, _, _ in facts_of(kind.name)
 
 @pytest.mark.parametrize(("recipient", "kind"), RECIPIENTS.items())
 def test_decide_gives_each_standing_cell_in_some_message_and_no_other(recipient: str, kind: str) -> None:
-    """A and R cells are given somewhere, H cells referred somewhere and never given, X and - cells neither."""
+    """A and R cells are given in some message, H cells only ever referred, X and - cells neither."""
     given: set[str] = set()
     referred: set[str] = set()
     for published_type in published():
