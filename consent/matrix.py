@@ -343,7 +343,7 @@ def _overlapping(agreements: Agreements, today: date) -> Iterator[Finding]:
                         yield Finding(
                             "note",
                             _place(agreement, clause),
-                            f"{data_class} about {role}, {party.id}: {first[0].name_of(first[1])} names it too",
+                            f"{data_class}, {role}, {party.id}: {first[0].name_of(first[1])} names it too",
                             "keep one, unless their conditions are meant as alternatives",
                         )
 
