@@ -164,7 +164,7 @@ class Ledger:
         Nothing is durable, and no index is taken, until the caller commits; a rollback or a crash before that
         leaves the ledger as it was. Other writers wait from here until the transaction ends, so call it
         late. Raises `AlreadyDecided` when a decision on the same message and party is recorded, and
-        `LedgerContradiction` when the head changed under the lock.
+        `LedgerContradiction` when the head changed under the lock; the caller MUST then roll back.
         """
         if not entries:
             return range(0)
@@ -172,9 +172,8 @@ class Ledger:
         leaves = [leaf_hash(data) for data in encoded]
         size, frontier, root = self._locked_head(connection)
         edge = self._edge_at(connection, size, frontier, root)
-        self._edge_root = (
-            b""  # until this is done the edge belongs to no root: after an error it is read anew
-        )
+        # Until this is done the edge belongs to no root: after an error it is read anew.
+        self._edge_root = b""
         changed = edge.extend(leaves)
         rows = [
             (number, leaf, data, entry.source, entry.message, entry.party, entry.kind)
@@ -184,7 +183,7 @@ class Ledger:
             self._write(connection, _INSERT_ENTRIES, rows)
         except sa.exc.IntegrityError as error:
             # Not `from error`: the driver's text repeats the row.
-            if self._has_index(connection, error, size):
+            if _has_index(error):
                 raise LedgerContradiction(f"An entry stands beyond the head. {_RESTORE}.") from None
             raise AlreadyDecided from None
         self._write_tiles(connection, changed)
@@ -368,18 +367,6 @@ class Ledger:
             self._passed = {size: root}
         return self._edge
 
-    def _has_index(self, connection: sa.Connection, error: sa.exc.IntegrityError, size: int) -> bool:
-        """Whether the insert failed because an entry already stands at or beyond *size*.
-
-        PostgreSQL names the constraint (and has ended the transaction, so it cannot be asked); SQLite
-        can be asked.
-        """
-        if self._engine.dialect.name == "postgresql":
-            name = getattr(getattr(error.orig, "diag", None), "constraint_name", "")
-            return bool(name != "uq_ledger_entry_decision")
-        beyond = sa.select(ledger_entry.c.idx).where(ledger_entry.c.idx >= size).limit(1)
-        return connection.execute(beyond).first() is not None
-
     def _write_tiles(self, connection: sa.Connection, changed: dict[tuple[int, int], bytes]) -> None:
         rows = [
             (level, number, hashes)
@@ -484,6 +471,14 @@ class Ledger:
                 "export into an empty folder."
             ) from error
         return former
+
+
+def _has_index(error: sa.exc.IntegrityError) -> bool:
+    """Whether the insert failed because an entry with that index is there already."""
+    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", "")  # psycopg
+    return constraint == "pk_ledger_entry" or (
+        getattr(error.orig, "sqlite_errorname", "") == "SQLITE_CONSTRAINT_PRIMARYKEY"
+    )
 
 
 def _entries(connection: sa.Connection, start: int, stop: int) -> list[bytes]:

@@ -274,7 +274,9 @@ def test_fold_of_nothing_is_the_empty_root() -> None:
 
 
 def changes(proof: list[bytes]) -> st.SearchStrategy[list[bytes]]:
-    """Proofs that differ from *proof*: one hash flipped, dropped, doubled or cut, two swapped, something added."""
+    """Proofs that differ from *proof*: one hash flipped, dropped, doubled or cut, two swapped, something
+    added.
+    """
 
     def flip(at: int, bit: int) -> list[bytes]:
         changed = bytearray(proof[at])
