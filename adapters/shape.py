@@ -49,7 +49,7 @@ class Findings:
     unplaced: list[Problem] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Place:
     """A position in the native input, as a JSON Pointer, with the findings of its record."""
 
@@ -190,9 +190,12 @@ def code(*same: str, say: Mapping[str, Any] | None = None, see: str = "") -> Tak
     fix = f"use a word of {see}" if see else "use one of: " + ", ".join(words)
 
     def take(value: Any, at: Place) -> Any:
-        if not isinstance(value, str) or (got := folded.get(fold(value), NOTHING)) is NOTHING:
+        if not isinstance(value, str):
             return at.wrong("is not a word of its list", fix)
-        return got
+        if value in words:  # most senders spell as the list does, and folding is slow
+            return words[value]
+        got = folded.get(fold(value), NOTHING)
+        return at.wrong("is not a word of its list", fix) if got is NOTHING else got
 
     return take
 
