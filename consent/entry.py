@@ -19,6 +19,7 @@ DELIVERY = "delivery"
 DECISION_KINDS = (DISCLOSURE, REFUSAL, REFERRAL)  # one of these, once, for each message and party
 COMMON_FIELDS = ("kind", "at", "source", "message", "party")
 Columns = tuple[str, str, str, str]  # kind, source, message, party
+_NO_DISCLOSURE, _UNKNOWN = 0, 1  # unknown where the entry itself is missing or unreadable, which is said
 _NOT_AN_ENTRY = "it is not a JSON object with " + ", ".join(COMMON_FIELDS)
 # What json.loads calls, without its search for white space: canonical JSON has none.
 _scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
@@ -52,7 +53,7 @@ class Rules:
         # Python's hashes of text are keyed anew in each process, so nobody can prepare two keys that collide;
         # eight bytes instead of three texts keep a ledger of millions in memory.
         self._decided: dict[int, int] = {}
-        # By index: the hash of a disclosure's party and id ("" when it has none), 0 for any other entry.
+        # By index: the hash of a disclosure's party and id ("" when it has none).
         self._disclosures = array("q")
 
     def check(self, first: int, entries: Sequence[bytes | None], columns: Sequence[Columns | None]) -> None:
@@ -61,13 +62,13 @@ class Rules:
         """
         kinds, add = self._kinds, self._add
         for offset, entry in enumerate(entries):
-            index, disclosed = first + offset, 0
+            index, disclosed = first + offset, _UNKNOWN if entry is None else _NO_DISCLOSURE
             if entry is not None:
                 try:
                     body, kind, source, message, party = read_entry(entry)
                 except ProofError as error:
                     add(f"entry {index}", str(error))
-                    self._disclosures.append(0)
+                    self._disclosures.append(_UNKNOWN)
                     continue
                 kinds[kind] += 1
                 if columns and columns[offset] != (kind, source, message, party):
@@ -86,7 +87,9 @@ class Rules:
     def _check_delivery(self, index: int, disclosure: object, party: str, message: str) -> None:
         if type(disclosure) is not int or not 0 <= disclosure < index:
             self._add(f"entry {index}", "the delivery does not refer to an earlier entry")
-        elif not self._disclosures[disclosure]:
+            return
+        known = self._disclosures[disclosure]
+        if known == _NO_DISCLOSURE:
             self._add(f"entry {index}", f"the delivery refers to entry {disclosure}, not a disclosure")
-        elif self._disclosures[disclosure] not in (hash((party, message)), hash((party, ""))):
+        elif known not in (_UNKNOWN, hash((party, message)), hash((party, ""))):
             self._add(f"entry {index}", f"entry {disclosure} was not this disclosure to this party")

@@ -31,7 +31,7 @@ from consent.note import (
 from consent.tiles import FULL_TILE_BYTES, MAX_ENTRY_BYTES, WIDTH, Edge, hashes_of
 
 Progress = Callable[[int, int], None]
-_MAX_FINDINGS = 100  # a report that names a hundred places has made its point
+_MAX_FINDINGS = 100  # of one kind: a report that names a hundred entries has made its point
 _OLDER = "older checkpoint"
 _PROOF_START = b"c2sp.org/tlog-proof@"
 _MAX_PROOF_BYTES = 2 * MAX_NOTE_BYTES
@@ -77,7 +77,10 @@ class Report:
 
     def add(self, place: str, detail: str) -> None:
         """Notes something wrong at *place*."""
-        if len(self.findings) < _MAX_FINDINGS:
+        kind = place.split(maxsplit=1)[
+            0
+        ]  # a thousand entries must not hide what is said about the checkpoints
+        if sum(finding.place.startswith(kind) for finding in self.findings) < _MAX_FINDINGS:
             self.findings.append(Finding(place, detail))
         else:
             self.more_findings += 1
@@ -344,7 +347,7 @@ class _Walk:
             elif block.tile is not None and own != tiled:
                 detail = "its bytes are not those in its tile: one of the two was changed"
                 self._report.add(place, f"tile 0/{first // WIDTH}: {detail}" if block.leaves else detail)
-            known = [hash_ for hash_ in (own, leaf, tiled) if isinstance(hash_, bytes)]
+            known = [hash_ for hash_ in (tiled, leaf, own) if isinstance(hash_, bytes)]
             chosen.append(Counter(known).most_common(1)[0][0] if known else bytes(32))
         return chosen
 
