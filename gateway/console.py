@@ -30,7 +30,7 @@ from consent.matrix import matrix_rows
 from consent.merkle import CompactRange, ProofError, leaf_hash, verify_consistency
 from gateway import problems, queries
 from gateway.auth import AUDIT, OPERATE, Gate, Principal, mint_session
-from gateway.explain import OUTCOMES, explain, party_name, reason_says, type_title
+from gateway.explain import OUTCOMES, explain, in_order, party_name, reason_says, type_title
 from gateway.hub import Hub
 from schemas.classes import CLASSES, SUBJECT_ROLES
 from schemas.clock import NEW_ZEALAND, Clock, instant_of
@@ -182,7 +182,7 @@ def add_console(app: FastAPI, hub: Hub, gate: Gate, out: Console | None) -> None
 
     @app.get("/console/console.css")
     def css() -> Response:
-        return Response(pages.css, media_type="text/css", headers={"Cache-Control": "max-age=300"})
+        return Response(pages.css, media_type="text/css", headers={"Cache-Control": "no-cache"})
 
     @app.get("/console/sign-in")
     def sign_in_page(request: Request) -> Response:
@@ -246,6 +246,7 @@ class _Pages:
             party_name=lambda party: party_name(hub, party),
             type_title=lambda type: type_title(hub, type),
             reason_says=reason_says,
+            in_order=in_order,
             outcomes=OUTCOMES,
             classes=CLASSES,
         )

@@ -5,7 +5,7 @@ sender, and says no more than an asker may hear: refused, referred, restricted a
 (safety rule V8).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -40,28 +40,43 @@ _REASONS = {
 
 
 def outward(hub: Hub, sender: str, message: str) -> dict[str, Any] | None:
-    """What *sender* may know of its own *message*: a state for every party at the table, and for the
-    addressee of a message to one party. None when there is nothing that it may see.
+    """What *sender* may know of its own *message*, once somebody that it may know of was given some of it: a
+    state for every party at the table, or for the addressee of a message to one party. None otherwise.
 
-    Other parties are left out, not shown as `not shared`: which provider received something tells who works
-    with a family, and where.
+    SAFETY: None stands alike for unknown, somebody else's, not yet carried, belonging to no case, and given
+    to nobody: otherwise sending a message about somebody would tell whether that person is known here. All
+    parties at the table are listed, whatever the site, and no other: which provider received something tells
+    who works with a family, and where.
     """
-    if not queries.was_carried(hub.engine, sender, message):
-        return None
     rows = queries.decisions_on(hub.engine, message, sender)
-    ended = queries.deliveries_of(hub.engine, [r.body["disclosure"] for r in rows if "disclosure" in r.body])
-    states = []
-    for row in rows:
-        recipient = hub.agreements.parties.get(row.body["party"])
-        if (recipient is not None and recipient.table) or _is_addressed(hub, row.body["type"]):
-            states.append({"party": row.body["party"], "state": _outward_state(row.body, ended)})
-    return {"id": message, "recipients": states}
+    shared = {
+        row.body["party"]: row.body["disclosure"]
+        for row in rows
+        if "disclosure" in row.body and _may_be_named(hub, row.body)
+    }
+    ended = queries.deliveries_of(hub.engine, list(shared.values()))
+    if not shared:
+        return None
+    if _is_addressed(hub, rows[0].body["type"]):
+        named = sorted(shared)
+    else:
+        named = [p.id for _, p in sorted(hub.agreements.parties.items()) if p.table and p.id != sender]
+    return {
+        "id": message,
+        "recipients": [
+            {"party": party, "state": _outward_state(shared[party], ended) if party in shared else NOT_SHARED}
+            for party in named
+        ],
+    }
 
 
-def _outward_state(decision: Mapping[str, Any], ended: Mapping[str, queries.Row]) -> str:
-    if "disclosure" not in decision:
-        return NOT_SHARED
-    end = ended.get(decision["disclosure"])
+def _may_be_named(hub: Hub, decision: Mapping[str, Any]) -> bool:
+    recipient = hub.agreements.parties.get(decision["party"])
+    return recipient is not None and (recipient.table or _is_addressed(hub, decision["type"]))
+
+
+def _outward_state(disclosure: str, ended: Mapping[str, queries.Row]) -> str:
+    end = ended.get(disclosure)
     if end is None:
         return ON_ITS_WAY
     return DELIVERED if end.body["outcome"] == "delivered" else NOT_SHARED
@@ -161,7 +176,7 @@ def _recipient(hub: Hub, row: queries.Row, ended: Mapping[str, queries.Row]) -> 
         "referred": [
             {"role": role, "class": name, "title": class_title(name)} for role, name in said["referred"]
         ],
-        "guards": [{"code": code, "says": reason_says(code)} for code in said["guards"]],
+        "guards": [{"code": code, "says": reason_says(code)} for code in in_order(said["guards"])],
         "reasons": [{"code": code, "says": reason_says(code)} for code in said["reasons"]],
         "obligations": [{"code": code, "says": OBLIGATIONS.get(code, "")} for code in said["obligations"]],
         "disclosure": disclosure,
@@ -203,6 +218,12 @@ def reason_says(code: str) -> str:
     if code == "V9":
         return _REASONS["names-alone"]
     return _REASONS.get(code, code)
+
+
+def in_order(guards: Iterable[str]) -> list[str]:
+    """*guards* (codes) in the order of the safety rules: V2 before V12."""
+    places = {code: place for place, code in enumerate(GUARDS)}
+    return sorted(guards, key=lambda code: (places.get(code, len(places)), code))
 
 
 def clause_title(hub: Hub, name: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from broker.outbox import seen
 from consent import tiles
 from consent.entry import DECISION_KINDS, DELIVERY
 from consent.ledger import Ledger, ledger_entry, ledger_tile
@@ -38,12 +37,6 @@ class Page:
 
     rows: list[Row]
     older: int | None
-
-
-def was_carried(engine: sa.Engine, source: str, message: str) -> bool:
-    """Whether *message* of *source* has been decided and its decisions committed."""
-    with reading(engine).begin() as connection:
-        return bool(seen(connection, [(source, message)]))
 
 
 def decisions_on(engine: sa.Engine, message: str, source: str | None = None) -> list[Row]:
