@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 from authlib.integrations.base_client import OAuthError
-from authlib.integrations.httpx_client import OAuth2Client
+from authlib.integrations.httpx_client import OAuth2Client, oauth2_client
 from authlib.oauth2.rfc7523 import PrivateKeyJWT, private_key_jwt_sign
 from joserfc.jwk import ECKey, OKPKey
 
@@ -41,6 +41,9 @@ _EXTENSIONS = {
 # RFC 9110 says what a client may cure by waiting: a stale token, a timeout, a request with the same key in
 # progress, too many requests.
 _TEMPORARY = frozenset({401, 408, 409, 421, 423, 425, 429})
+# Authlib speaks through httpx2 where that is installed, else through httpx: two libraries with errors of the
+# same names, of which only its own reach us.
+_HTTP_ERROR: type[Exception] = oauth2_client.httpx2.HTTPError
 
 
 class FileDrop:
@@ -79,40 +82,38 @@ class FileDrop:
                     _sync_folder(folder)
         except OSError as error:
             return [_not_sent(error) for _ in deliveries]
-        answers = [self._one(received, sent, parts, delivery, native) for delivery, native in deliveries]
+        answers = [self._put(received, sent, parts, delivery, native) for delivery, native in deliveries]
         try:
-            # The names of the whole batch become durable here. A crash before this may lose some names or
-            # all; nobody was told that they arrived, the deliveries are still queued, and the next send
-            # puts back what is missing. The marks go second: a mark without its file would make the next
-            # send believe in a file that never was.
+            # The files' names become durable here, once for the batch. A crash before this may lose some or
+            # all of them; nobody was told that they arrived, and the next send puts back what is missing.
             _sync_folder(received)
+            # Only now the marks: on a disk that had kept a mark and lost its file, the next send would
+            # believe in a file that never was. A crash between leaves files without marks. The next send
+            # finds the files; only one that the agency has collected meanwhile appears again, under the same
+            # name, which is the agency's key for dropping repetitions.
+            for (delivery, _), answer in zip(deliveries, answers, strict=True):
+                if answer is None:
+                    os.close(os.open(sent / delivery, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o640))
+            # A crash before this may lose marks, which is as if they had not been made.
             _sync_folder(sent)
         except OSError as error:
             return [answer or _not_sent(error) for answer in answers]
         return answers
 
-    def _one(self, received: Path, sent: Path, parts: Path, delivery: str, native: Native) -> HubError | None:
-        mark = sent / delivery
+    def _put(self, received: Path, sent: Path, parts: Path, delivery: str, native: Native) -> HubError | None:
         try:
+            # Left by a crash. A second sender at work on the same delivery now fails, and is told to try
+            # again.
             for stale in parts.glob(f"{delivery}.*"):
-                stale.unlink(
-                    missing_ok=True
-                )  # left by a crash; a second sender at work now fails, and is told to try again
+                stale.unlink(missing_ok=True)
             name = f"{delivery}.{_EXTENSIONS.get(native.media_type.partition(';')[0].strip().lower(), 'bin')}"
-            if mark.exists() or (received / name).exists():
+            if (sent / delivery).exists() or (received / name).exists():
                 return None
             # Companions first: whoever sees the file finds its manifest beside it.
             for own, content in sorted(native.companions.items()):
-                _publish(
-                    parts / f"{delivery}.{secrets.token_hex(4)}",
-                    received / f"{delivery}.{Path(own).name}",
-                    content,
-                )
+                part = parts / f"{delivery}.{secrets.token_hex(4)}"
+                _publish(part, received / f"{delivery}.{Path(own).name}", content)
             _publish(parts / f"{delivery}.{secrets.token_hex(4)}", received / name, native.content)
-            # A crash here leaves the file without its mark. The next send finds the file; only if the
-            # agency has collected it within that moment does it appear again, under the same name, which is
-            # the agency's key for dropping repetitions.
-            os.close(os.open(mark, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o640))
         except OSError as error:
             return _not_sent(error)
         return None
@@ -293,7 +294,7 @@ class _Line:
                     "check the client's registration and key",
                 ),
             )
-        except httpx.HTTPError as error:
+        except _HTTP_ERROR as error:
             return NotSent(
                 "the recipient did not answer",
                 Problem("connection", type(error).__name__, "it will be tried again"),
@@ -334,10 +335,11 @@ def _drain(chunks: Iterable[bytes]) -> None:
 
 
 def _confidential(url: str) -> bool:
-    parsed = httpx.URL(url)
-    if parsed.scheme == "https" and parsed.host:
-        return True
     try:
-        return parsed.scheme == "http" and (parsed.host == "localhost" or ip_address(parsed.host).is_loopback)
+        parsed = urlsplit(url)
+        host = parsed.hostname or ""
+        if parsed.scheme == "https":
+            return bool(host)
+        return parsed.scheme == "http" and (host == "localhost" or ip_address(host).is_loopback)
     except ValueError:
         return False

@@ -127,6 +127,25 @@ def test_file_drop_syncs_every_file_and_each_folder_once_a_batch(
 _CALLS = 27  # that reach the disk in a first batch of two; a test below holds the number
 
 
+def test_file_drop_marks_a_delivery_only_after_its_name_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop = FileDrop(tmp_path)
+    drop.send(PARTY, [("first", JSON)])
+    home = tmp_path / PARTY
+    real, marks = os.fsync, []
+
+    def seen(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == (home / "received").stat().st_ino:
+            marks.extend(mark.name for mark in (home / "sent").iterdir())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    drop.send(PARTY, [("d-1", JSON)])
+    assert marks == ["first"]
+    assert sorted(mark.name for mark in (home / "sent").iterdir()) == ["d-1", "first"]
+
+
 def _cut_at(
     monkeypatch: pytest.MonkeyPatch, step: int, error: Callable[[], BaseException], after: bool
 ) -> None:
@@ -178,7 +197,10 @@ def test_file_drop_delivers_once_and_whole_after_a_power_cut_at_any_step(
     seen = received(tmp_path) if (tmp_path / PARTY / "received").is_dir() else {}
     whole = {"d-1.csv": CSV.content, "d-1.x.manifest.json": b"{}", "d-2.json": JSON.content}
     assert seen.items() <= whole.items()  # never half a file under a name that is collected
+    before = {name: (tmp_path / PARTY / "received" / name).stat().st_ino for name in seen}
     assert FileDrop(tmp_path).send(PARTY, batch) == [None, None]
+    for name in seen.keys() - {"d-1.x.manifest.json"}:
+        assert before[name] == (tmp_path / PARTY / "received" / name).stat().st_ino  # not put a second time
     assert whole == received(tmp_path)
     assert list((tmp_path / PARTY / "parts").iterdir()) == []
 
