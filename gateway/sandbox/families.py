@@ -25,6 +25,7 @@ from gateway.sandbox.people import (
     Address,
     Family,
     Name,
+    Order,
     Person,
     Relationship,
     SecondRecord,
@@ -61,6 +62,8 @@ def settle(
     _add_children(making, perpetrator, victim)
     if facts.adult_witness:
         _add_witness(making, victim)
+    orders = draw_orders(making, perpetrator, victim)
+    _give_court_numbers(making, orders)
     return Family(
         key=key,
         site=facts.site,
@@ -77,9 +80,18 @@ def settle(
         housing_issue=facts.housing_issue,
         known_to_care=facts.known_to_care,
         relationships=tuple(making.relationships),
-        orders=draw_orders(making, perpetrator, victim),
+        orders=orders,
         conflict=making.wish.conflict or ("msd" if making.chance(0.01) else None),
     )
+
+
+def _give_court_numbers(making: Settlement, orders: tuple[Order, ...]) -> None:
+    """Whoever an order names is known to the court; a guest stays as the other family has them."""
+    named = {key for order in orders for key in (order.restrained, *order.protected)}
+    for n, person in enumerate(making.people):
+        if person.key in named and person != making.wish.perpetrator and not person.known_to("justice"):
+            numbers = {**person.identifiers, **making.identifiers({"justice"})}
+            making.people[n] = replace(person, identifiers=numbers)
 
 
 def _principals(making: Settlement) -> tuple[Person, Person]:
@@ -105,6 +117,8 @@ def _perpetrator(making: Settlement, home: Address) -> Person:
     agencies = {"police", *_known(making, facts.perpetrator_age)}
     if history:
         agencies |= {"corrections", "justice"}
+    if occurrence.arrest is not None:
+        agencies.add("justice")
     born = making.born(facts.perpetrator_age)
     gang = "none"
     if facts.gang:

@@ -118,7 +118,7 @@ HARD_CASES: tuple[HardCase, ...] = (
     HardCase(
         "in-two-families",
         "One man, two families: neither woman may learn of the other.",
-        Scene(facts=_couple(risk="high")),
+        Scene(facts=_couple(risk="high"), occurrence={"arrest": None, "sentence": "community"}),
         _same_man,
     ),
     HardCase(

@@ -199,7 +199,9 @@ def draw_care(making: Settlement) -> CareInvolvement:
 
 def draw_orders(making: Settlement, perpetrator: Person, victim: Person) -> tuple[Order, ...]:
     """Orders in force between *perpetrator* and *victim*; a breach needs one."""
-    children = tuple(person.key for person in making.people[2:] if person.is_child(making.today))
+    children = tuple(
+        person.key for person in making.people[2:] if not person.unborn and person.is_child(making.today)
+    )
     shares: Mapping[str, float] = {
         "protection": 1.0 if making.occurrence.breach else 0.12,
         "parenting": 0.07 if children else 0.0,

@@ -204,6 +204,17 @@ def test_agency_knows_a_person_when_it_has_met_them(large: Population) -> None:
         assert not person.unborn or set(person.identifiers) <= {"cyras"}
 
 
+def test_courts_know_whoever_was_arrested_or_is_named_in_an_order(large: Population) -> None:
+    guests = set(large.hard_cases["in-two-families"]) | set(large.hard_cases["roles-swapped"])
+    for episode in large.episodes:
+        if episode.arrest is not None and episode.family not in guests:
+            assert large.people[episode.arrest.person].known_to("justice")
+    for family in large.families:
+        for order in family.orders:
+            for key in (order.restrained, *order.protected):
+                assert large.people[key].known_to("justice")
+
+
 def test_episode_names_one_perpetrator_and_one_victim_of_its_family(large: Population) -> None:
     for episode in large.episodes:
         family = large.family(episode.family)
