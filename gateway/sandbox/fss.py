@@ -31,9 +31,9 @@ _WORK: tuple[tuple[str, str, str], ...] = (
     ("police", "Share information", "perpetrator"),
     ("corrections", "Source information", "perpetrator"),
     ("{ngo}#pos", "Liaise", "perpetrator"),
-    ("oranga-tamariki", "Professionals' meeting", "child"),
+    ("oranga-tamariki", "Professionals-meeting", "child"),
     ("health", "Source information", "perpetrator"),
-    ("{ngo}#ivs", "Professionals' meeting", "victim"),
+    ("{ngo}#ivs", "Professionals-meeting", "victim"),
     ("police", "Set review date", "victim"),
 )
 
