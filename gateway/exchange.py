@@ -96,7 +96,7 @@ class Exchange:
         quarantined: list[tuple[Native, HubError]] = []
         for native in natives:
             try:
-                understood = self._read(party, native)
+                understood = self.read(party, native)
             except HubError as error:
                 quarantined.append((native, error))
                 receipts.append(Receipt(rejected=[error]))
@@ -129,7 +129,8 @@ class Exchange:
         self._count_accepted(party, submissions, receipts, quarantined)
         return receipts
 
-    def _read(self, party: str, native: Native) -> Reading:
+    def read(self, party: str, native: Native) -> Reading:
+        """What *native* says, in canonical messages; raises `HubError` when nothing can be read."""
         if native.media_type.split(";")[0] == CONTENT_TYPE:
             event = decode(native.content)
             self._catalogue.validate(event, self._clock())
@@ -275,6 +276,18 @@ class Exchange:
                 connection, [(numbers[offset], _numbered(o, numbers[offset])) for offset, o in releases]
             )
         return buried
+
+    def place_one(
+        self, connection: sa.Connection, message: Message, kind: MessageType
+    ) -> tuple[dict[str, str], Placed]:
+        """Recognises the people of one message and places it, without saving: for whoever asks what would be
+        decided.
+        """
+        refs = self._people.recognise(
+            connection, [(agency_of(message.source), message.data.get("people", ()))]
+        )[0]
+        batch = self._cases.open_batch(connection, set(), set(refs.values()))
+        return refs, batch.place(message, kind, refs)
 
     def _fresh(
         self,

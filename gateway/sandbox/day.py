@@ -27,7 +27,7 @@ from gateway.hub import Hub, open_hub
 from gateway.sandbox import native
 from gateway.sandbox.agencies import Agencies, Inbox, Post, Records
 from gateway.sandbox.fss import FamilySafetySystem, posts
-from gateway.sandbox.people import Episode, Person, Release
+from gateway.sandbox.people import Episode, Family, Person, Release
 from gateway.sandbox.population import Population, build
 from gateway.sandbox.rates import rates
 from gateway.settings import Settings
@@ -210,15 +210,15 @@ def _record_episodes(day: _Day) -> None:
             hour = None
         hour = hour or episode.recorded_at
         day.at(episode.recorded_at)
-        day.send([("police", _five_f(day, episode))], truth=episode)
+        day.send([("police", five_f(day.population.family(episode.family), episode))], truth=episode)
         if episode.concern_reported and episode.exposed:
             day.settle()
             day.send([("police", _concern(day, episode))])
     day.settle()
 
 
-def _five_f(day: _Day, episode: Episode) -> native.Native:
-    family = day.population.family(episode.family)
+def five_f(family: Family, episode: Episode) -> native.Native:
+    """The officer's 5F record of *episode* in *family*, as Police's mobile capture sends it."""
     labels = {key: n for n, key in enumerate(episode.roles, start=1)}
     persons = []
     for key, role in episode.roles.items():
