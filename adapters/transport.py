@@ -60,6 +60,7 @@ class FileDrop:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._durable: set[str] = set()  # parties whose folders this process has synced
 
     def send(self, party: str, deliveries: Sequence[tuple[str, Native]]) -> list[HubError | None]:
         """Answers each delivery with None once its file and name survive a power cut, else `NotSent`. Safe
@@ -74,12 +75,14 @@ class FileDrop:
         home = self._root / party
         received, sent, parts = home / "received", home / "sent", home / "parts"
         try:
-            created = [folder for folder in (received, sent, parts) if _make(folder)]
-            if created:
-                # A crash before this leaves folders that may vanish, with nothing in them; the next send
-                # makes them again.
+            if party not in self._durable:
+                for folder in (received, sent, parts):
+                    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+                # A crash before this leaves folders that may vanish, with nothing in them that anybody was
+                # told of. Whoever starts next cannot see whether they were synced, and syncs them again.
                 for folder in (self._root, home):
                     _sync_folder(folder)
+                self._durable.add(party)
         except OSError as error:
             return [_not_sent(error) for _ in deliveries]
         answers = [self._put(received, sent, parts, delivery, native) for delivery, native in deliveries]
@@ -117,13 +120,6 @@ class FileDrop:
         except OSError as error:
             return _not_sent(error)
         return None
-
-
-def _make(folder: Path) -> bool:
-    if folder.is_dir():
-        return False
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    return True
 
 
 def _publish(part: Path, target: Path, content: bytes) -> None:

@@ -127,6 +127,22 @@ def test_file_drop_syncs_every_file_and_each_folder_once_a_batch(
 _CALLS = 27  # that reach the disk in a first batch of two; a test below holds the number
 
 
+def test_file_drop_syncs_folders_that_an_earlier_process_may_not_have_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("received", "sent", "parts"):
+        (tmp_path / PARTY / folder).mkdir(parents=True)
+    real, synced = os.fsync, set()
+
+    def seen(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    FileDrop(tmp_path).send(PARTY, [("d-1", JSON)])
+    assert {tmp_path.stat().st_ino, (tmp_path / PARTY).stat().st_ino} <= synced
+
+
 def test_file_drop_marks_a_delivery_only_after_its_name_is_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
