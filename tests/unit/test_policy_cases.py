@@ -27,9 +27,27 @@ CASES = [
 ]
 TABLE = ("police", "oranga-tamariki", "corrections", "health", "fss")
 KNOWN = {
-    "sentence", "type", "purpose", "audience", "from", "to", "at", "roles", "ever", "unknown", "holds", "works", "risk", "open", "conflicts",
-    "same_home", "school", "representative", "second_case", "expect",
-}  # fmt: skip
+    "sentence",
+    "type",
+    "purpose",
+    "audience",
+    "from",
+    "to",
+    "at",
+    "roles",
+    "ever",
+    "unknown",
+    "holds",
+    "works",
+    "risk",
+    "open",
+    "conflicts",
+    "same_home",
+    "school",
+    "representative",
+    "second_case",
+    "expect",
+}
 EXPECTED = {"outcome", "gives", "withholds", "waits", "reasons", "guards", "clauses", "conditions", "basis"}
 
 
@@ -55,20 +73,18 @@ def question(case: dict[str, Any]) -> Question:
     assignments = {(party, "*", "table") for party in TABLE}
     for party, works in case.get("works", {}).items():
         assignments |= {(party, ref, service) for ref, service in works.items()}
-    cases = [
-        Case(
-            "one",
-            "christchurch",
-            case.get("open", True),
-            case.get("risk", "high"),
-            people,
-            assignments,
-            set(case.get("conflicts", [])),
-        )
-    ]
-    if second := case.get("second_case"):
-        cases.append(Case("two", "christchurch", True, second.get("risk"), {ref: PersonInCase([role]) for ref, role in second["people"].items()},
-                          {(p, ref, s) for p, works in second.get("works", {}).items() for ref, s in works.items()}, set(second.get("conflicts", []))))  # fmt: skip
+    first = Case("one", "christchurch", case.get("open", True), case.get("risk", "high"), people)
+    first.assignments = assignments
+    first.conflicts = set(case.get("conflicts", []))
+    cases = [first]
+    if other := case.get("second_case"):
+        second = Case("two", "christchurch", risk=other.get("risk"))
+        second.people = {ref: PersonInCase([role]) for ref, role in other["people"].items()}
+        second.assignments = {
+            (p, ref, s) for p, works in other.get("works", {}).items() for ref, s in works.items()
+        }
+        second.conflicts = set(other.get("conflicts", []))
+        cases.append(second)
     holds = {
         "case" if ref == "case" else ref: frozenset(map(facet, names)) for ref, names in case["holds"].items()
     }
@@ -87,11 +103,12 @@ def question(case: dict[str, Any]) -> Question:
 
 def told(decision: Decision) -> set[str]:
     """`ref CLASS` for what is given in full, `ref CLASS reduced` for the rest."""
-    return {
-        f"{ref or 'case'} {f.name}{'~' * f.free_text}{'@' * (f.locates and not CLASSES[f.name].locates)}{' reduced' * (view == 'reduced')}"
-        for ref, facets in decision.given.items()
-        for f, view in facets.items()
-    }
+    found = set()
+    for ref, facets in decision.given.items():
+        for f, view in facets.items():
+            marks = "~" * f.free_text + "@" * (f.locates and not CLASSES[f.name].locates)
+            found.add(f"{ref or 'case'} {f.name}{marks}{' reduced' * (view == 'reduced')}")
+    return found
 
 
 @pytest.mark.parametrize("case", CASES)
