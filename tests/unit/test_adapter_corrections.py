@@ -341,9 +341,9 @@ def test_read_rejects_a_malformed_row_alone(line: bytes) -> None:
     assert rejected.error.problems[0].pointer.startswith("row 3")
 
 
-def test_read_reads_ten_thousand_rows() -> None:
-    rows = [{**ROW, "REFERENCE": f"C-{i}"} for i in range(10_000)]
-    assert len(read(*rows).messages) == 10_000
+def test_read_reads_five_thousand_rows() -> None:
+    rows = [{**ROW, "REFERENCE": f"C-{i}"} for i in range(5_000)]
+    assert len(read(*rows).messages) == 5_000
 
 
 def test_write_gives_the_written_notice_with_the_prn() -> None:

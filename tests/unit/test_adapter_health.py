@@ -422,7 +422,7 @@ def test_read_refuses_a_message_beyond_a_mebibyte() -> None:
 
 
 def test_read_reads_a_message_of_many_segments() -> None:
-    assert len(read(adt(pid(), visit(), *["OBX|1|NM|x^y||1"] * 20_000)).messages) == 1
+    assert len(read(adt(pid(), visit(), *["OBX|1|NM|x^y||1"] * 5_000)).messages) == 1
 
 
 @given(st.binary(max_size=200))
