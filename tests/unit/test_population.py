@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import unicodedata
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
@@ -144,6 +145,24 @@ def test_register_gives_every_number_once_when_asked_for_many() -> None:
     assert {len(number) for number in numbers} == {len("+642155512345")}
 
 
+def test_no_street_is_the_end_of_another_when_many_are_asked_for() -> None:
+    register = Register(5)
+    streets = {register.street() for _ in range(60_000)}
+    assert [street for street in streets if any(street[n:] in streets for n in range(1, 4))] == []
+
+
+def test_no_number_can_be_part_of_another_system_s_number() -> None:
+    register = Register(5)
+    shapes = {"prn": r"9[0-9]{7}", "swn": r"3[01][0-9]{7}", "cyras": r"4[3-9][0-9]{6}"}
+    values = {system: [register.identifier(system) for _ in range(500)] for system in shapes}
+    for system, shape in shapes.items():
+        assert [value for value in values[system] if not re.fullmatch(shape, value)] == []
+    longer = [register.phone().number for _ in range(3000)] + values["swn"]
+    for shape in (shapes["prn"], shapes["cyras"]):
+        assert [value for value in longer if re.search(f"(?={shape})", value)] == []
+    assert [value for value in longer[:3000] if re.search(shapes["swn"], value)] == []
+
+
 def test_register_refuses_when_its_numbers_are_used_up() -> None:
     register = Register(5)
     for _ in range(400_000):
@@ -257,6 +276,37 @@ def test_rates_lie_by_the_review_when_there_are_many_episodes(large: Population)
         if abs(expected - observed) > tolerance:
             off[name] = (expected, observed)
     assert off == {}
+
+
+def test_rates_expect_what_the_review_says() -> None:
+    said = {name: round(expected, 3) for name, expected, _ in rates(build(1, 0, 0))}
+    review = {
+        "site waikato-city": 0.362,
+        "high risk in christchurch": 0.07,
+        "medium risk in christchurch": 0.68,
+        "low risk in waikato-city": 0.42,
+        "maori in waikato-city": 0.6,
+        "european in christchurch": 0.55,
+        "gang": 0.31,
+        "male perpetrators": 0.87,
+        "female victims": 0.87,
+        "another victims": 0.01,
+        "children present": 0.53,
+        "harm verbal": 0.82,
+        "harm sexual": 0.04,
+        "safety order": 0.084,
+        "arrest": 0.261,
+        "remanded in custody": 0.109,
+        "bailed": 0.151,
+        "alcohol or drugs": 0.57,
+        "methamphetamine": 0.2,
+        "adults on a benefit": 0.27,
+        "housing an issue": 0.33,
+        "known to Oranga Tamariki": 0.67,
+        "school told": 0.132,
+        "releases among referrals": 0.02,
+    }
+    assert review == {name: said[name] for name in review}
 
 
 def test_rates_report_every_line_when_there_is_nobody() -> None:
