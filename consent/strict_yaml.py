@@ -14,6 +14,8 @@ import yaml
 from schemas.errors import BadAgreement, Problem
 
 _MAX_CHARACTERS = 1_000_000
+# The same language, read by libyaml where it is there: ten times faster.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DATE, _TEXT, _INT, _BOOL, _NULL = (
     f"tag:yaml.org,2002:{t}" for t in ("timestamp", "str", "int", "bool", "null")
 )
@@ -34,11 +36,11 @@ def read(text: str, name: str) -> tuple[Any, dict[Place, int]]:
         )
     problems: list[Problem] = []
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        for event in yaml.parse(text, Loader=_LOADER):
             problems.extend(_forbidden(event, name))
         if problems:
             raise BadAgreement(f"{name} uses YAML that an agreement may not use", *problems)
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise BadAgreement(

