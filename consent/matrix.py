@@ -18,6 +18,7 @@ from consent.guards import PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
 from consent.policy import carried
 from schemas.catalogue import published
 from schemas.classes import CLASSES, Facet
+from schemas.clock import NEW_ZEALAND, utc_now
 from schemas.errors import BadAgreement
 
 AHEAD = timedelta(days=90)
@@ -41,6 +42,11 @@ class Row(NamedTuple):
     conditions: str
     basis: str
 
+    @property
+    def view(self) -> str:
+        """The outcome, by its name in a clause."""
+        return self.outcome
+
 
 class Finding(NamedTuple):
     """Something a privacy officer should look at: *level* is error (does not load), warning or note."""
@@ -55,12 +61,12 @@ class Finding(NamedTuple):
         return f"{self.level}: {self.where}: {self.detail} — {self.fix}"
 
 
-def matrix_rows(agreements: Agreements, day: date) -> list[Row]:
-    """Every (party, role, class) that a clause in force on *day* names for an active party with the
+def matrix_rows(agreements: Agreements, day: date | None = None) -> list[Row]:
+    """Every (party, role, class) that a clause in force on *day* (today) names for an active party with the
     standing to receive it, sorted.
     """
     rows: list[Row] = []
-    for agreement, clause, party in _applied(agreements, day):
+    for agreement, clause, party in _applied(agreements, day or _today()):
         purposes = sorted(p for p in clause.purposes if clause.carried_by(party, p))
         if not purposes:
             continue
@@ -83,14 +89,14 @@ def matrix_rows(agreements: Agreements, day: date) -> list[Row]:
     return sorted(rows)
 
 
-def who_can_learn(agreements: Agreements, data_class: str, role: str, day: date) -> list[Row]:
+def who_can_learn(agreements: Agreements, data_class: str, role: str, day: date | None = None) -> list[Row]:
     """The rows about *data_class* and *role*: everybody who could ever learn it on *day*, and under what
     conditions.
     """
     return [row for row in matrix_rows(agreements, day) if row.data_class == data_class and row.role == role]
 
 
-def as_csv(rows: Iterable[Row]) -> str:
+def matrix_csv(rows: Iterable[Row]) -> str:
     """*rows* as CSV with a header."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -99,7 +105,7 @@ def as_csv(rows: Iterable[Row]) -> str:
     return out.getvalue()
 
 
-def as_text(rows: Iterable[Row], role: str | None = None) -> str:
+def matrix_text(rows: Iterable[Row], role: str | None = None) -> str:
     """Classes against kinds of recipient, the widest outcome about *role* (or any role): A in full, R
     reduced, H a person decides, - never.
     """
@@ -135,7 +141,7 @@ class Change(NamedTuple):
         return _RANK[self.after] > _RANK[self.before]
 
 
-def difference(before: Agreements, after: Agreements, day: date) -> list[Change]:
+def difference(before: Agreements, after: Agreements, day: date | None = None) -> list[Change]:
     """Where the widest outcome for a party, role and class differs between two versions, sorted."""
     old, new = _widest(matrix_rows(before, day)), _widest(matrix_rows(after, day))
     return [
@@ -145,10 +151,11 @@ def difference(before: Agreements, after: Agreements, day: date) -> list[Change]
     ]
 
 
-def check(folder: str | Path, today: date) -> list[Finding]:
+def check(folder: str | Path, today: date | None = None) -> list[Finding]:
     """What is wrong or will soon be wrong with the agreements in *folder*; empty when nothing is. Never
     raises for what the folder holds.
     """
+    today = today or _today()
     try:
         agreements = Agreements.load(folder)
     except BadAgreement as error:
@@ -161,6 +168,10 @@ def check(folder: str | Path, today: date) -> list[Finding]:
         *_carried_by_nothing(agreements, today),
     ]
     return sorted(set(findings), key=lambda f: (f.level != "warning", f.where, f.detail))
+
+
+def _today() -> date:
+    return utc_now().astimezone(NEW_ZEALAND).date()
 
 
 def _applied(agreements: Agreements, day: date) -> Iterator[tuple[Agreement, Clause, Party]]:

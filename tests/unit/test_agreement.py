@@ -14,7 +14,7 @@ from consent.agreement import Agreements
 from consent.clause import BASES, OBLIGATIONS, PURPOSES
 from consent.conditions import CONDITIONS
 from consent.guards import GUARDS
-from consent.matrix import as_csv, as_text, check, difference, matrix_rows, who_can_learn
+from consent.matrix import check, difference, matrix_csv, matrix_rows, matrix_text, who_can_learn
 from consent.strict_yaml import line_of, read
 from schemas.classes import CLASSES
 from schemas.errors import BadAgreement
@@ -346,8 +346,8 @@ def test_matrix_rows_answer_who_can_learn_what() -> None:
     learn = {r.recipient: r.outcome for r in rows if r.data_class == "BENEFIT" and r.role == "victim"}
     assert "msd" in learn
     assert "corrections" not in learn
-    assert as_csv(rows).count("\n") == len(rows) + 1
-    table = {line.split()[0]: line.split()[1:] for line in as_text(rows).splitlines()[1:]}
+    assert matrix_csv(rows).count("\n") == len(rows) + 1
+    table = {line.split()[0]: line.split()[1:] for line in matrix_text(rows).splitlines()[1:]}
     assert table["NOTIFIER-ID"] == ["H", "A", *["-"] * 10]
     assert set(table) == set(CLASSES) - {"FRAME"}
     assert matrix_rows(agreements, date(2026, 6, 1)) == []
@@ -391,3 +391,9 @@ def test_shipped_clauses_read_as_plain_yaml() -> None:
             return value.isoformat() if isinstance(value, date) else value
 
         assert ours == plain(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def test_check_and_matrix_take_today_when_no_day_is_given() -> None:
+    agreements = Agreements.load(FOLDER)
+    assert all(row.view == row.outcome for row in matrix_rows(agreements))
+    assert not [f for f in check(FOLDER) if f.level == "error"]
