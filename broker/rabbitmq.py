@@ -12,9 +12,11 @@ count is left for what it is good at: messages whose consumers die.
 """
 
 import contextlib
+import functools
 import heapq
 import itertools
 import logging
+import queue
 import ssl
 import threading
 import time
@@ -29,7 +31,7 @@ import pika.exceptions
 from pika.adapters.select_connection import IOLoop
 from pika.spec import Basic, BasicProperties
 
-from broker import retry, topology
+from broker import letters, retry, topology
 from broker.broker import DeadLetter, Delivery, Outgoing
 from schemas.clock import Clock, rfc3339, utc_now
 from schemas.errors import Unconfirmed
@@ -88,6 +90,14 @@ class _Consumer:
                 batch.append(self.ready.popleft())
             self.handed.update(d.tag for d in batch)
             return batch
+
+    def wait(self, seconds: float) -> None:
+        """Until something arrives, at most *seconds*."""
+        with self.changed:
+            self.waiting += 1
+            if not self.ready:  # looked at after *waiting* was raised, so an arrival is not missed
+                self.changed.wait(seconds)
+            self.waiting -= 1
 
     def release(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Those of *deliveries* that are still ours to settle, each once."""
@@ -172,11 +182,7 @@ class RabbitBroker:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 break
-            with consumer.changed:
-                consumer.waiting += 1
-                if not consumer.ready:  # looked at after *waiting* was raised, so an arrival is not missed
-                    consumer.changed.wait(min(remaining, _POLL_SECONDS) if consumer.later else remaining)
-                consumer.waiting -= 1
+            consumer.wait(min(remaining, _POLL_SECONDS) if consumer.later else remaining)
         if wait_seconds <= 0 and self._arriving(consumer):
             return consumer.take(limit, self._now())
         return []
@@ -184,16 +190,14 @@ class RabbitBroker:
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Removes *deliveries*. AMQP does not confirm it: those whose acknowledgement is lost with the
         connection come again."""
-        for consumer, group in self._by_consumer(deliveries):
-            self._settle(consumer, consumer.release(group))
+        for consumer, held in self._held(deliveries):
+            self._settle(consumer, held)
 
     def requeue(self, deliveries: Sequence[Delivery], delay_seconds: float = 0.0) -> None:
         """Puts a copy of each at the end of its queue, with attempts and due time, then removes the original;
         at worst both come."""
         due = self._now() + round(delay_seconds * 1000) if delay_seconds > 0 else 0
-        for consumer, group in self._by_consumer(deliveries):
-            if not (held := consumer.release(group)):
-                continue
+        for consumer, held in self._held(deliveries):
             copies = [(d.queue, d.body, topology.copy_of(d, due)) for d in held]
             try:
                 self._publish(copies)
@@ -209,10 +213,9 @@ class RabbitBroker:
         Raises `Unconfirmed`; then the deliveries can be settled again."""
         errors = {id(delivery): error for delivery, error in deliveries}
         at = rfc3339(self._clock())
-        for consumer, group in self._by_consumer([delivery for delivery, _ in deliveries]):
-            held = consumer.release(group)
+        for consumer, held in self._held(delivery for delivery, _ in deliveries):
             try:
-                self._publish([topology.letter(d.queue, d.body, d.headers, errors[id(d)], at) for d in held])
+                self._publish([letters.letter(d.queue, d.body, d.headers, errors[id(d)], at) for d in held])
             except Unconfirmed:
                 consumer.hold(held)
                 raise
@@ -222,24 +225,18 @@ class RabbitBroker:
     def quarantine(self, messages: Sequence[tuple[Outgoing, Mapping[str, Any]]]) -> None:
         """Publishes each to the dead letters, confirmed. Raises `Unconfirmed`."""
         at = rfc3339(self._clock())
-        self._publish([topology.letter(m.queue, m.body, m.headers, error, at) for m, error in messages])
+        self._publish([letters.letter(m.queue, m.body, m.headers, error, at) for m, error in messages])
 
     def dead_letters(self, queue: str | None = None, limit: int = 1000) -> list[DeadLetter]:
         """The oldest *limit* dead letters of *queue* or of all. All are taken and given back: for that moment
         others do not see them."""
-        with self._browsing() as letters:
-            wanted = (letter for letter, _ in letters if queue is None or letter.queue == queue)
-            # What is given back goes to the end of a quorum queue, so the order of the queue says nothing.
-            return heapq.nsmallest(limit, wanted, key=_age)
+        with self._looking, self._asking() as channel:
+            return letters.oldest(channel, queue, limit)
 
     def take_dead_letter(self, number: str) -> DeadLetter | None:
         """Removes and returns the dead letter *number*; looks through the others until it comes."""
-        with self._browsing() as letters:
-            for letter, remove in letters:
-                if letter.number == number:
-                    remove()
-                    return letter
-        return None
+        with self._looking, self._asking() as channel:
+            return letters.take(channel, number)
 
     def depth(self, queue: str) -> int:
         """How many messages of *queue* wait at the server or are held by this instance; AMQP does not tell
@@ -283,6 +280,11 @@ class RabbitBroker:
         except (pika.exceptions.AMQPError, OSError) as error:
             log.warning("RabbitMQ cannot be used: %s", type(error).__name__)
             raise
+        # a fault of ours in a callback: without this thread every caller would hang
+        except Exception as error:
+            # may hold input
+            log.error("the RabbitMQ session failed: %s", type(error).__name__)  # noqa: TRY400
+            raise pika.exceptions.AMQPConnectionError from error
         finally:
             self._session = None
             self._usable.clear()
@@ -322,36 +324,31 @@ class RabbitBroker:
             self._call(lambda session: session.subscribe(consumer))
         return consumer
 
-    def _by_consumer(self, deliveries: Iterable[Delivery]) -> Iterator[tuple[_Consumer, list[Delivery]]]:
+    def _held(self, deliveries: Iterable[Delivery]) -> Iterator[tuple[_Consumer, list[Delivery]]]:
+        """*deliveries* by their consumer, without those that are settled already."""
         groups: dict[str, list[Delivery]] = {}
         for delivery in deliveries:
             groups.setdefault(delivery.queue, []).append(delivery)
-        for queue, group in groups.items():
-            yield self._consumer(queue), group
+        for name, group in groups.items():
+            consumer = self._consumer(name)
+            if held := consumer.release(group):
+                yield consumer, held
 
     def _settle(self, consumer: _Consumer, deliveries: Sequence[Delivery], *, back: bool = False) -> None:
-        if deliveries:
-            tags = [d.tag for d in deliveries]
-            self._call(lambda session: session.settle(consumer, tags, back))
+        tags = [d.tag for d in deliveries]
+        self._call(lambda session: session.settle(consumer, tags, back))
 
     def _arriving(self, consumer: _Consumer) -> bool:
         """Whether something of the queue has arrived or arrives in a moment: asks the server behind what it
         already pushed."""
-        waiting: list[int] = []
-        answered = threading.Event()
-
-        def answer(count: int) -> None:
-            waiting.append(count)
-            answered.set()
-
-        self._call(lambda session: session.look(consumer, answer))
-        if not answered.wait(_ANSWER_SECONDS):
+        answer: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._call(lambda session: session.look(consumer, answer.put))
+        try:
+            waiting = answer.get(timeout=_ANSWER_SECONDS)
+        except queue.Empty:
             return False
-        if waiting[0] and len(consumer.unacked) < self._prefetch:
-            with consumer.changed:
-                consumer.waiting += 1
-                consumer.changed.wait_for(lambda: bool(consumer.ready or consumer.later), _ANSWER_SECONDS)
-                consumer.waiting -= 1
+        if waiting and len(consumer.unacked) < self._prefetch:
+            consumer.wait(_ANSWER_SECONDS)
         return bool(consumer.ready or consumer.later)
 
     @contextlib.contextmanager
@@ -365,41 +362,28 @@ class RabbitBroker:
         with contextlib.closing(connection):
             yield connection.channel()
 
-    @contextlib.contextmanager
-    def _browsing(self) -> Iterator[Iterator[tuple[DeadLetter, Callable[[], None]]]]:
-        """The dead letters, each with what removes it. Whatever is not removed is given back, to its
-        old place."""
-        kept: set[int] = set()
-        with self._looking, self._asking() as channel:
-
-            def letters() -> Iterator[tuple[DeadLetter, Callable[[], None]]]:
-                while True:
-                    method, properties, body = channel.basic_get(topology.DEAD_LETTERS)
-                    if method is None:
-                        return
-                    tag = method.delivery_tag
-                    kept.add(tag)
-
-                    def remove(tag: int = tag) -> None:
-                        kept.discard(tag)
-                        channel.basic_ack(tag)
-
-                    yield topology.dead_letter(properties, body), remove
-
-            yield letters()
-
-            def waiting() -> int:
-                return int(channel.queue_declare(topology.DEAD_LETTERS, passive=True).method.message_count)
-
-            expected = waiting() + len(kept)
-            if kept:
-                channel.basic_nack(0, multiple=True, requeue=True)
-            deadline = time.monotonic() + _ANSWER_SECONDS
-            while waiting() < expected and time.monotonic() < deadline:  # else the next look would miss some
-                channel.connection.sleep(0.005)
-
     def _now(self) -> int:
         return int(self._clock().timestamp() * 1000)
+
+
+class _GatheringConnection(pika.SelectConnection):
+    """Writes what one turn of the loop has to say at once: pika alone makes three system calls of every
+    message, which cost more than everything else about it."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self._gathered: list[bytes] = []
+        super().__init__(*arguments, **keywords)
+
+    def _adapter_emit_data(self, data: bytes) -> None:  # pika's own hook for what adapters do with bytes
+        if not self._gathered:
+            self.ioloop.add_callback_threadsafe(self._flush)
+        self._gathered.append(data)
+
+    def _flush(self) -> None:
+        data = b"".join(self._gathered)
+        self._gathered.clear()
+        if not self.is_closed:
+            super()._adapter_emit_data(data)  # type: ignore[misc]  # the stubs leave the hook out
 
 
 class _Session:
@@ -415,17 +399,14 @@ class _Session:
         self._tag, self._oldest = 0, 1
         self._unconfirmed: dict[int, _Batch] = {}
         self._pending: deque[_Batch] = deque()
-        self._publishing, self._consuming = (
-            pika.SelectConnection(
-                parameters,
-                on_open_callback=opened,
-                on_open_error_callback=self._lost,
-                on_close_callback=self._lost,
-                custom_ioloop=self.loop,
-            )
-            for opened in (self._publisher_opened, self._consumer_opened)
+        opened = functools.partial(pika.SelectConnection.channel, on_open_callback=self._channel_opened)
+        self._publishing = _GatheringConnection(
+            parameters, opened, self._lost, self._lost, custom_ioloop=self.loop
         )
-        self._alive = {self._publishing, self._consuming}
+        self._consuming = pika.SelectConnection(
+            parameters, self._consumer_opened, self._lost, self._lost, custom_ioloop=self.loop
+        )
+        self._alive: set[Any] = {self._publishing, self._consuming}
         self._publishing.add_on_connection_blocked_callback(lambda *_: self._block(True))
         self._publishing.add_on_connection_unblocked_callback(lambda *_: self._block(False))
 
@@ -462,9 +443,7 @@ class _Session:
         """Has the server push the consumer's queue to it."""
         if consumer.channel is not None or self._is_ending:
             return
-        generation = consumer.generation
-        clock = self._broker._now
-        order = itertools.count()
+        generation, order, clock = consumer.generation, itertools.count(), self._broker._now
 
         def opened(channel: Any) -> None:
             channel.add_on_cancel_callback(lambda _frame: channel.close())  # the queue was deleted or moved
@@ -474,10 +453,10 @@ class _Session:
             consumer.channel.basic_consume(consumer.queue, arrived, callback=subscribed)
 
         def subscribed(_frame: Any) -> None:
-            waiting, consumer.when_subscribed = consumer.when_subscribed, []
             consumer.is_subscribed = True
-            for ask in waiting:
+            for ask in consumer.when_subscribed:
                 ask()
+            consumer.when_subscribed.clear()
 
         def arrived(_channel: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
             tag = method.delivery_tag
@@ -535,21 +514,19 @@ class _Session:
             if tag not in mine:
                 break
             last = tag
-        single = sorted(tag for tag in mine if tag > last)
-        if back:
-            for tag in sorted(mine):
-                channel.basic_nack(tag, requeue=True)
-        else:
-            if last:
-                channel.basic_ack(last, multiple=True)  # everything up to here is ours and settled
-            for tag in single:
-                channel.basic_ack(tag)
-        for tag in mine:
+        settle = functools.partial(channel.basic_nack, requeue=True) if back else channel.basic_ack
+        if last:
+            settle(last, multiple=True)  # everything up to here is named or was settled before
+        for tag in sorted(mine):
+            if tag > last:
+                settle(tag)
             del unacked[tag]
 
     def _pump(self) -> None:
         """Sends what is pending, as far as the window and the server allow; goes on when confirms come in."""
-        while self._pending and not self._is_blocked and (room := _WINDOW - len(self._unconfirmed)) > 0:
+        while self._pending and (room := _WINDOW - len(self._unconfirmed)) > 0:
+            if self._is_blocked or self._is_ending:
+                return
             batch = self._pending[0]
             if not batch.failure:  # else nobody waits for it any more
                 part = batch.messages[batch.sent : batch.sent + room]
@@ -585,28 +562,21 @@ class _Session:
 
     def _block(self, is_blocked: bool) -> None:
         log.warning(
-            "RabbitMQ %s",
-            "is short of memory or disk and takes nothing" if is_blocked else "takes messages again",
+            "RabbitMQ takes %s", "nothing: memory or disk is short" if is_blocked else "messages again"
         )
         self._is_blocked = is_blocked
         self._pump()
 
-    def _publisher_opened(self, connection: Any) -> None:
-        def opened(channel: Any) -> None:
-            channel.add_on_close_callback(self._lost)
-            channel.add_on_return_callback(self._returned)
-            channel.confirm_delivery(self._confirmed, callback=lambda _frame: self._publisher_ready(channel))
-
-        connection.channel(on_open_callback=opened)
+    def _channel_opened(self, channel: Any) -> None:
+        channel.add_on_close_callback(self._lost)
+        channel.add_on_return_callback(self._returned)
+        channel.confirm_delivery(self._confirmed, callback=lambda _frame: self._publisher_ready(channel))
 
     def _publisher_ready(self, channel: Any) -> None:
         self._channel = channel
-        self._both_ready()
+        self._consumer_opened(self._consuming)
 
     def _consumer_opened(self, _connection: Any) -> None:
-        self._both_ready()
-
-    def _both_ready(self) -> None:
         if self._channel is not None and self._consuming.is_open and not self._is_ending:
             self._is_open = True
             self._broker._usable.set()
@@ -617,10 +587,8 @@ class _Session:
     def _lost(self, gone: Any, error: BaseException | str) -> None:
         """A connection could not be opened or is closed, or the publisher's channel is closed: then none of
         it can be relied on."""
-        if self._failure is None:
-            self._failure = (
-                error if isinstance(error, BaseException) else pika.exceptions.AMQPConnectionError()
-            )
+        known = error if isinstance(error, BaseException) else pika.exceptions.AMQPConnectionError()
+        self._failure = self._failure or known
         self._alive.discard(gone)
         self._end()
 
@@ -633,9 +601,3 @@ class _Session:
                     connection.close()
         if not self._alive:
             self.loop.stop()
-
-
-def _age(letter: DeadLetter) -> tuple[str, int, str]:
-    """Sorts dead letters by time, those of one instant by the number their publisher gave them."""
-    publisher, _, number = letter.number.rpartition("-")
-    return letter.at, int(number) if number.isdigit() else 0, publisher

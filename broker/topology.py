@@ -9,16 +9,12 @@ to 4.x) are always written out.
 import base64
 import hashlib
 import re
-import uuid
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
-import orjson
 from pika.spec import BasicProperties
 
-from broker.broker import SUBMISSIONS, DeadLetter, Delivery, deliveries_to
-from schemas.clock import rfc3339
+from broker.broker import SUBMISSIONS, Delivery, deliveries_to
 
 DEAD_LETTERS = "dead-letters"
 DEAD_LETTER_EXCHANGE = "isr.dead-letters"
@@ -32,7 +28,6 @@ _DELIVERY_LIMIT = 50
 # Looking at a dead letter delivers it and gives it back, and 4.x would drop it after 20 looks. There is no
 # way to say "no limit" that every version takes.
 _LOOKS = 2**31 - 1
-_LETTER = "application/x.isr-dead-letter"  # first line: JSON about the letter; after it: the body as it was
 _ATTEMPTS, _NOT_BEFORE = "isr-attempts", "isr-not-before"
 
 
@@ -199,47 +194,14 @@ def copy_of(delivery: Delivery, due: int) -> BasicProperties:
 def understood(method: Any, properties: BasicProperties) -> tuple[dict[str, str], int, int]:
     """Headers, attempts and due time (milliseconds since 1970) of a message that came."""
     raw: Mapping[str, Any] = properties.headers or {}
-    lost = int(raw.get("x-delivery-count", 0))
+    # Only on a redelivery is this the server's own: before, the sender may have written anything there.
+    lost = int(raw.get("x-delivery-count", 0)) if method.redelivered else 0
     if method.exchange == DOOR_EXCHANGE:
         # An agency wrote this itself. Its routing key is the one thing that the server vouches for.
         return {"party": method.routing_key, "media-type": properties.content_type or ""}, lost, 0
-    headers = _plain(raw)
-    attempts = int(headers.pop(_ATTEMPTS, "0")) + lost
-    return headers, attempts, int(headers.pop(_NOT_BEFORE, "0"))
+    return plain(raw), lost + int(raw.get(_ATTEMPTS, "0")), int(raw.get(_NOT_BEFORE, "0"))
 
 
-def letter(
-    queue: str, body: bytes, headers: Mapping[str, str], error: Mapping[str, Any], at: str
-) -> tuple[str, bytes, BasicProperties]:
-    """The message (queue, body, properties) that sets *body* of *queue* aside with its *error*."""
-    # In the body, because the frame that carries headers is bounded and an error with many problems is not.
-    about = {"queue": queue, "headers": dict(headers), "error": dict(error), "at": at}
-    return (
-        DEAD_LETTERS,
-        orjson.dumps(about) + b"\n" + body,
-        BasicProperties(content_type=_LETTER, delivery_mode=2),
-    )
-
-
-def dead_letter(properties: BasicProperties, body: bytes) -> DeadLetter:
-    """The dead letter in a message that `letter` made or that the server set aside itself."""
-    number = properties.message_id or uuid.uuid5(uuid.NAMESPACE_OID, body.hex()).hex
-    if properties.content_type == _LETTER:
-        line, _, rest = body.partition(b"\n")
-        about = orjson.loads(line)
-        return DeadLetter(number, about["queue"], rest, about["headers"], about["error"], about["at"])
-    raw: Mapping[str, Any] = properties.headers or {}
-    death: dict[str, Any] = (raw.get("x-death") or [{}])[0]
-    headers = _plain(raw)
-    for ours in (_ATTEMPTS, _NOT_BEFORE):
-        headers.pop(ours, None)
-    detail = f"RabbitMQ gave up: {death.get('reason', 'unknown')}"
-    # AMQP's times are UTC without saying so
-    at = death.get("time", datetime.fromtimestamp(0, UTC)).replace(tzinfo=UTC)
-    error = {"code": "given-up", "detail": detail, "problems": []}
-    return DeadLetter(number, str(death.get("queue", "")), body, headers, error, rfc3339(at))
-
-
-def _plain(headers: Mapping[str, Any]) -> dict[str, str]:
-    """*headers* without those that the server adds."""
-    return {k: v for k, v in headers.items() if isinstance(v, str) and not k.startswith("x-")}
+def plain(headers: Mapping[str, Any]) -> dict[str, str]:
+    """*headers* without those that the server adds or that are the broker's own."""
+    return {k: v for k, v in headers.items() if isinstance(v, str) and not k.startswith(("x-", "isr-"))}

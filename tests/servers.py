@@ -19,15 +19,26 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import pika
 import pika.exceptions
 import psycopg
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from schemas.clock import utc_now
+
+T = TypeVar("T")
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
+_RABBITMQ = "/usr/lib/rabbitmq/bin/"
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -42,6 +53,16 @@ class RabbitServer:
 
     url: str
     management: str | None = None
+    tls_url: str | None = None
+    certificate: Path | None = None
+    environment: dict[str, str] | None = None
+
+    def control(self, *command: str) -> None:
+        """Runs rabbitmqctl on the server; only on a private one."""
+        if self.environment is None:
+            raise UnavailableError("this needs a RabbitMQ of our own")
+        program = [_RABBITMQ + "rabbitmqctl", *command]
+        subprocess.run(program, env=self.environment, check=True, capture_output=True, timeout=START_SECONDS)
 
     def new_virtual_host(self) -> str:
         """The URL of a virtual host that nothing else uses. Needs the management API."""
@@ -75,13 +96,23 @@ def rabbitmq() -> Iterator[RabbitServer]:
     if url := os.environ.get("ISR_HUB_TEST_RABBITMQ_URL"):
         yield RabbitServer(url, os.environ.get("ISR_HUB_TEST_RABBITMQ_MANAGEMENT_URL"))
         return
-    program = _program("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
+    with contextlib.ExitStack() as stack:
+        yield _entered(stack, _private_rabbitmq)
+
+
+@contextlib.contextmanager
+def _private_rabbitmq() -> Iterator[RabbitServer]:
+    program = _program(_RABBITMQ + "rabbitmq-server", "rabbitmq-server")
     epmd = _program("/usr/bin/epmd", "rabbitmq-server")
     with tempfile.TemporaryDirectory(prefix="isr-hub-rabbitmq-") as name:
         directory = Path(name)
-        amqp, web, distribution, mapper = free_ports(4)
+        amqp, amqps, web, distribution, mapper = free_ports(5)
+        certificate, key = _self_signed(directory)
         (directory / "rabbit.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{amqp}\n"
+            f"listeners.ssl.1 = 127.0.0.1:{amqps}\n"
+            f"ssl_options.cacertfile = {certificate}\nssl_options.certfile = {certificate}\n"
+            f"ssl_options.keyfile = {key}\nssl_options.verify = verify_none\n"
             f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {web}\n"
             "log.file.level = warning\ndisk_free_limit.absolute = 50MB\n"
         )
@@ -102,7 +133,13 @@ def rabbitmq() -> Iterator[RabbitServer]:
             "RABBITMQ_LOG_BASE": str(directory / "log"),
             "RABBITMQ_PID_FILE": str(directory / "pid"),
         }
-        server = RabbitServer(f"amqp://guest:guest@127.0.0.1:{amqp}/%2F", f"http://127.0.0.1:{web}")
+        server = RabbitServer(
+            f"amqp://guest:guest@127.0.0.1:{amqp}/%2F",
+            f"http://127.0.0.1:{web}",
+            f"amqps://guest:guest@127.0.0.1:{amqps}/%2F",
+            certificate,
+            environment,
+        )
         # Our own port mapper in the foreground: the one Erlang would start by itself outlives the server.
         with (
             _running(
@@ -122,6 +159,12 @@ def postgresql() -> Iterator[str]:
     if url := os.environ.get("ISR_HUB_TEST_POSTGRESQL_URL"):
         yield url
         return
+    with contextlib.ExitStack() as stack:
+        yield _entered(stack, _private_postgresql)
+
+
+@contextlib.contextmanager
+def _private_postgresql() -> Iterator[str]:
     postgres = _postgresql_program("postgres")
     initdb = _postgresql_program("initdb")
     as_root = os.geteuid() == 0
@@ -162,6 +205,14 @@ def postgresql() -> Iterator[str]:
             yield url
 
 
+def _entered(stack: contextlib.ExitStack, server: Callable[[], contextlib.AbstractContextManager[T]]) -> T:
+    """Starts *server*; again on other ports when somebody took one between our asking and its binding."""
+    for _ in range(2):
+        with contextlib.suppress(UnavailableError):
+            return stack.enter_context(server())
+    return stack.enter_context(server())
+
+
 def driver_url(url: str) -> str:
     """*url* without SQLAlchemy's driver name, as psycopg itself reads it."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
@@ -174,6 +225,33 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def _self_signed(directory: Path) -> tuple[Path, Path]:
+    """Certificate and key for 127.0.0.1 that a client trusts by being given the certificate."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's RabbitMQ")])
+    now = utc_now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = directory / "certificate.pem", directory / "key.pem"
+    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return paths
 
 
 def _program(path: str, package: str) -> str:

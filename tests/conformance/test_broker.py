@@ -360,6 +360,21 @@ def test_bury_moves_the_message_to_the_dead_letters(broker: Broker) -> None:
     assert broker.receive(POLICE, 10, 0.2) == []
 
 
+def test_delivery_settles_once_when_it_is_requeued_buried_and_acknowledged_again(broker: Broker) -> None:
+    broker.publish(outgoing(2))
+    first, second = take(broker, 2)
+
+    broker.requeue([first, first])
+    broker.requeue([first])
+    broker.bury([(second, ERROR), (second, ERROR)])
+    broker.bury([(second, ERROR), (first, ERROR)])
+    broker.ack([first, second])
+
+    assert [letter.body for letter in broker.dead_letters()] == [b"body 1"]
+    assert bodies(take(broker, 1)) == [b"body 0"]
+    until(lambda: broker.depth(POLICE) == 1)
+
+
 def test_bury_keeps_each_error_with_its_message(broker: Broker) -> None:
     broker.publish(outgoing(30))
     batch = take(broker, 30)
