@@ -509,11 +509,7 @@ class _Session:
         mine = {tag for generation, tag in tags if generation == consumer.generation and tag in unacked}
         if not mine or channel is None or not channel.is_open:
             return
-        last = 0
-        for tag in unacked:
-            if tag not in mine:
-                break
-            last = tag
+        last = max(itertools.takewhile(mine.__contains__, unacked), default=0)
         settle = functools.partial(channel.basic_nack, requeue=True) if back else channel.basic_ack
         if last:
             settle(last, multiple=True)  # everything up to here is named or was settled before
