@@ -438,6 +438,29 @@ def test_append_refuses_tiles_that_do_not_lead_to_the_head(engine: sa.Engine, le
     assert ledger.head().size == 300
 
 
+@pytest.mark.parametrize("values", [{"root": bytes(32)}, {"frontier": bytes(32)}])
+def test_append_refuses_a_head_that_was_changed(
+    engine: sa.Engine, ledger: Ledger, values: dict[str, bytes]
+) -> None:
+    fill(engine, ledger, 4)
+    damage(engine, sa.update(ledger_head).values(**values))
+    with pytest.raises(LedgerContradiction, match="head"):
+        append(engine, Ledger(engine, SIGNER, ORIGIN, clock), entry(4))
+
+
+def test_append_after_a_rollback_notices_that_another_took_the_same_indices(
+    engine: sa.Engine, ledger: Ledger
+) -> None:
+    fill(engine, ledger, 3)
+    with engine.connect() as connection, connection.begin() as transaction:
+        ledger.append(connection, [entry(10)])
+        transaction.rollback()
+    append(engine, opened(engine), entry(20))
+    append(engine, ledger, entry(30))
+    ledger.sign()
+    assert_sound(engine, ledger)
+
+
 def test_append_refuses_when_an_entry_stands_beyond_the_head(engine: sa.Engine, ledger: Ledger) -> None:
     fill(engine, ledger, 3)
     damage(

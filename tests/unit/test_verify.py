@@ -22,11 +22,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from consent import verify as verifier
-from consent.copies import NothingToVerify
+from consent.copies import DatabaseCopy, NothingToVerify
 from consent.ledger import Entry, Ledger, Signer, ledger_checkpoint, ledger_entry, ledger_head, ledger_tile
 from consent.merkle import ProofError, leaf_hash
 from consent.note import COSIGNATURE_V1, Checkpoint
-from consent.tiles import Edge, read_bundle, write_bundle
+from consent.tiles import Edge, bundle_path, read_bundle, tile_path, write_bundle
 from consent.verify import Report, verify
 from schemas.database import metadata, open_database
 
@@ -199,6 +199,32 @@ def test_database_that_a_hub_is_writing_to_is_read_as_one_snapshot(copy: Path) -
     engine.dispose()
     assert report.ok
     assert report.size == SIZE + UNSIGNED + 1
+
+
+def test_copy_of_a_database_does_not_see_what_is_appended_after_it_was_opened(copy: Path) -> None:
+    opened = DatabaseCopy(copy / "hub.db")
+    grow(copy, [entry(3000 + i) for i in range(5)])
+    assert opened.held() == SIZE + UNSIGNED
+    assert opened.beyond(SIZE + UNSIGNED) == 0
+
+
+def test_full_tile_of_a_higher_level_is_rebuilt_and_compared(tmp_path: Path) -> None:
+    data = [entry(0, "note", number=i).encode() for i in range(256 * 256 + 1)]
+    edge = Edge()
+    tiles = edge.extend([leaf_hash(item) for item in data])
+    for (level, number), hashes in tiles.items():
+        width = len(hashes) // 32
+        files = {tile_path(level, number, width): hashes}
+        if level == 0:
+            bundle = data[number * 256 : number * 256 + width]
+            files[bundle_path(number, width)] = write_bundle(bundle)
+        for name, content in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+    (tmp_path / "checkpoint").write_text(Checkpoint(ORIGIN, len(data), edge.root()).signed_by(SIGNER).note)
+    assert places(verify(tmp_path, KEY)) == set()
+    (tmp_path / "tile/1/000").write_bytes(bytes(32) + tiles[1, 0][32:])
+    assert places(verify(tmp_path, KEY)) == {"tile 1/0"}
 
 
 @pytest.mark.parametrize("index", [0, 255, 256, 511, SIZE - 1, SIZE + UNSIGNED - 1])
