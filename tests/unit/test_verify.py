@@ -209,7 +209,7 @@ def test_copy_of_a_database_does_not_see_what_is_appended_after_it_was_opened(co
 
 
 def test_full_tile_of_a_higher_level_is_rebuilt_and_compared(tmp_path: Path) -> None:
-    data = [entry(0, "note", number=i).encode() for i in range(256 * 256 + 1)]
+    data = [entry(0, "note", row=i).encode() for i in range(256 * 256 + 1)]
     edge = Edge()
     tiles = edge.extend([leaf_hash(item) for item in data])
     for (level, number), hashes in tiles.items():
