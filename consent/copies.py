@@ -21,6 +21,8 @@ from consent.tiles import FULL_TILE_BYTES, MAX_ENTRY_BYTES, WIDTH, bundle_path, 
 
 _TIMEOUT_SECONDS = 30.0
 _MAX_BUNDLE_BYTES = WIDTH * (MAX_ENTRY_BYTES + 2)
+# The driver reports damage as its own errors, and as text that cannot be decoded, in rows or in its messages.
+_DAMAGED = (sqlite3.Error, UnicodeDecodeError, OverflowError)
 _SQLITE_MAGIC = b"SQLite format 3\x00"
 
 
@@ -67,6 +69,10 @@ class Copy(Protocol):
         """How many entries the copy holds that do not belong to the first *size*."""
         ...
 
+    def close(self) -> None:
+        """Lets go of what the copy is read from."""
+        ...
+
 
 class DatabaseCopy:
     """The hub's own SQLite file, opened read-only; one snapshot, also while a hub is writing to it."""
@@ -74,9 +80,7 @@ class DatabaseCopy:
     def __init__(self, path: Path) -> None:
         try:
             self._connection = _open_read_only(path)
-            self._connection.execute("BEGIN")  # one snapshot for all that follows
-            self._connection.execute("SELECT size FROM ledger_head").fetchone()
-        except sqlite3.Error as error:
+        except _DAMAGED as error:
             raise NothingToVerify("the file holds no ledger that SQLite can read") from error
 
     def checkpoints(self) -> Iterator[tuple[int, str]]:
@@ -85,7 +89,7 @@ class DatabaseCopy:
         try:
             for size, note in rows.execute("SELECT size, note FROM ledger_checkpoint ORDER BY size"):
                 yield size, note if isinstance(note, str) else ""
-        except sqlite3.Error as error:
+        except _DAMAGED as error:
             raise ProofError("the checkpoints cannot be read: the file is damaged") from error
 
     def head(self) -> tuple[int, bytes] | None:
@@ -132,10 +136,16 @@ class DatabaseCopy:
         rows = self._rows("SELECT count(*) FROM ledger_entry WHERE idx < 0 OR idx >= ?", size)
         return int(rows[0][0])
 
+    def close(self) -> None:
+        """See `Copy`. A reader that stays keeps the hub from emptying its write-ahead log when it closes,
+        and what was deleted stands in there.
+        """
+        self._connection.close()
+
     def _rows(self, query: str, *values: int) -> list[Any]:
         try:
             return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except _DAMAGED as error:
             raise ProofError("the database cannot be read here: the file is damaged") from error
 
 
@@ -180,6 +190,9 @@ class _TiledCopy:
     def beyond(self, size: int) -> int:  # noqa: ARG002  # an export holds what its checkpoint names
         """See `Copy`."""
         return 0
+
+    def close(self) -> None:
+        """See `Copy`. Files are read one by one, and nothing is kept open."""
 
     def _first(self, path: str, full: str, limit: int) -> bytes:
         """The file at *path*, or the *full* one that has replaced it since."""
@@ -271,15 +284,24 @@ def read_start(path: Path, count: int) -> bytes:
 def _open_read_only(path: Path) -> sqlite3.Connection:
     address = path.resolve().as_uri()
     try:
-        connection = sqlite3.connect(f"{address}?mode=ro", uri=True, isolation_level=None)
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        return _connect(f"{address}?mode=ro")
     except sqlite3.OperationalError:
-        # A file in WAL mode on read-only media: without a log beside it nobody can be writing, so it is
+        # In WAL mode on read-only media. Without a log beside it nobody can be writing, so the file is
         # complete.
         if path.with_name(path.name + "-wal").exists():
             raise
-        connection = sqlite3.connect(f"{address}?immutable=1", uri=True, isolation_level=None)
-        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        return _connect(f"{address}?immutable=1")
+
+
+def _connect(address: str) -> sqlite3.Connection:
+    """A connection on which one snapshot of the ledger has begun."""
+    connection = sqlite3.connect(address, uri=True, isolation_level=None)
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT size FROM ledger_head").fetchone()
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

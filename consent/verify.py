@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,8 +149,9 @@ def verify(
     if path and path.is_file() and read_start(path, len(_PROOF_START)) == _PROOF_START:
         _verify_proof_file(path, log_key, entry, report)
     else:
-        walk = _Walk(open_copy(target), log_key, report, progress)
-        walk.run(_read_text(old_checkpoint) if old_checkpoint else None, witness_keys)
+        with closing(open_copy(target)) as copy:
+            walk = _Walk(copy, log_key, report, progress)
+            walk.run(_read_text(old_checkpoint) if old_checkpoint else None, witness_keys)
     report.seconds = time.perf_counter() - started
     return report
 

@@ -3,6 +3,7 @@
 The attacker here has the database and every file, and not the signing key, unless a test says so.
 """
 
+import contextlib
 import http.server
 import json
 import shutil
@@ -202,10 +203,10 @@ def test_database_that_a_hub_is_writing_to_is_read_as_one_snapshot(copy: Path) -
 
 
 def test_copy_of_a_database_does_not_see_what_is_appended_after_it_was_opened(copy: Path) -> None:
-    opened = DatabaseCopy(copy / "hub.db")
-    grow(copy, [entry(3000 + i) for i in range(5)])
-    assert opened.held() == SIZE + UNSIGNED
-    assert opened.beyond(SIZE + UNSIGNED) == 0
+    with contextlib.closing(DatabaseCopy(copy / "hub.db")) as opened:
+        grow(copy, [entry(3000 + i) for i in range(5)])
+        assert opened.held() == SIZE + UNSIGNED
+        assert opened.beyond(SIZE + UNSIGNED) == 0
 
 
 def test_full_tile_of_a_higher_level_is_rebuilt_and_compared(tmp_path: Path) -> None:
