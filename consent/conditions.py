@@ -143,4 +143,4 @@ CONDITIONS: dict[str, Callable[[Facts], bool]] = {
 
 def meaning(name: str) -> str:
     """What condition *name* says, as a sentence."""
-    return str(CONDITIONS[name].__doc__)
+    return " ".join(str(CONDITIONS[name].__doc__).split())
