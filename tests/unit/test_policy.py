@@ -185,6 +185,7 @@ def test_decide_says_the_same_without_its_memory(asked: tuple[Question, str]) ->
     remembered = decide(AGREEMENTS, question_, AGREEMENTS.parties[recipient])
     for day in AGREEMENTS._days.values():
         day.decisions.clear()
+        day.weighed.clear()
     assert decide(AGREEMENTS, question_, AGREEMENTS.parties[recipient]) == remembered
 
 
