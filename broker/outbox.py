@@ -54,11 +54,7 @@ class Outbox:
                 connection.execute(sa.insert(outbox_watermark).values(id=1, published=-1))
 
     def enqueue(self, connection: sa.Connection, releases: Sequence[tuple[int, Outgoing]]) -> None:
-        """Adds *releases* (ledger index, message) in the caller's transaction, and drops what is confirmed:
-        payloads stay no longer than needed.
-        """
-        confirmed = sa.select(outbox_watermark.c.published).scalar_subquery()
-        connection.execute(sa.delete(outbox).where(outbox.c.number <= confirmed))
+        """Adds *releases* (ledger index, message) in the caller's transaction."""
         if releases:
             connection.execute(
                 sa.insert(outbox),
@@ -74,8 +70,8 @@ class Outbox:
             )
 
     def relay(self, below: int) -> int:
-        """Publishes everything above the watermark and *below* a ledger index, in order, and raises the
-        watermark; returns how many.
+        """Publishes everything above the watermark and *below* a ledger index, in order, then raises the
+        watermark and drops what it covers; returns how many.
 
         *below* is the size of the newest signed checkpoint: nothing leaves before its entry is under a
         signature.
@@ -126,10 +122,14 @@ class Outbox:
             self._broker.publish(messages)
 
     def _raise(self, connection: sa.Connection, number: int) -> None:
+        """Everything up to *number* is confirmed, and goes: somebody's address stays no longer than
+        needed, also when this was the last batch of the day.
+        """
         statement = (
             sa.update(outbox_watermark).where(outbox_watermark.c.published < number).values(published=number)
         )
         connection.execute(statement)
+        connection.execute(sa.delete(outbox).where(outbox.c.number <= number))
 
 
 def seen(connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
