@@ -165,7 +165,7 @@ class Gate:
         clock: Clock,
         fetch: Callable[[str], bytes] | None = None,
     ) -> None:
-        """Raises `BadSettings` when nobody could be let in, or anybody could (production without an issuer)."""
+        """Raises `BadSettings` when nobody could be let in, or anybody could (production, no issuer)."""
         self.is_sandbox = not settings.issuer
         if self.is_sandbox:
             key = _sandbox_key(settings)

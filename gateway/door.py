@@ -285,6 +285,16 @@ class _Conduct:
         started = time.perf_counter()
         status = 0
 
+        def tell() -> None:
+            log.info(
+                "%s %s %d %.1f ms trace=%s",
+                scope["method"] if scope["method"] in _METHODS else "(other)",
+                getattr(scope.get("route"), "path", "(none)"),
+                status,
+                (time.perf_counter() - started) * 1000,
+                _trace(scope),
+            )
+
         async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
@@ -294,20 +304,17 @@ class _Conduct:
                 headers.append((b"x-content-type-options", b"nosniff"))
                 if b"cache-control" not in present:
                     headers.append((b"cache-control", b"no-store"))
+            elif not message.get("more_body", False):
+                tell()  # before the caller has the answer, so that whoever saw it finds its line
             await send(message)
 
         try:
             await self._app(scope, receive, sending)
-        finally:
-            route = getattr(scope.get("route"), "path", "(none)")
-            log.info(
-                "%s %s %d %.1f ms trace=%s",
-                scope["method"] if scope["method"] in _METHODS else "(other)",
-                route,
-                status,
-                (time.perf_counter() - started) * 1000,
-                _trace(scope),
-            )
+        except Exception:
+            if not status:  # the framework answers outside of here
+                status = 500
+                tell()
+            raise
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
