@@ -58,13 +58,14 @@ NO_CELLS: Cells = {}
 
 
 class InForce:
-    """The clauses in force on one day, compiled as they are asked for. *decisions* is the policy's memory
-    for that day.
+    """The clauses in force on one day, compiled as they are asked for. *decisions* and
+    *weighed* are the policy's memory for that day.
     """
 
     def __init__(self, day: date, agreements: Iterable[Agreement], parties: Mapping[str, Party]) -> None:
         self.day = day
         self.decisions: dict[Any, Any] = {}
+        self.weighed: dict[Any, Any] = {}
         self._parties = parties
         self._by_recipient: dict[str, list[tuple[str, Clause]]] = {}
         self._cells: dict[tuple[str, str, str], Cells] = {}

@@ -372,21 +372,41 @@ class _Asked:
         cells = self.in_force.cells(recipient.id, question.purpose, self.source.kind)
         verdict = _Verdict()
         situation = self._situation(cells)
+        asked = (recipient, question.type, question.purpose, question.source, self.cases.open, situation)
         for told in self.told:
-            facts = self._facts(told.role, told.services, told.in_case, self._own_pupil(told))
-            subject = Subject(
-                told.role,
-                told.services,
-                facts.own_pupil,
-                told.reveals_home,
-                told.was_perpetrator,
-                told.perpetrator_represents,
-            )
-            for facet in told.facets:
-                if facet.name != FRAME:
-                    self._weigh(verdict, cells, situation, facts, subject, told.ref, facet)
+            own_pupil = self._own_pupil(told)
+            # What one subject comes to does not depend on the others beyond the situation, and families
+            # resemble each other more in their members than as a whole.
+            key = (asked, told[1:], own_pupil)
+            weighed = self.in_force.weighed.get(key)
+            if weighed is None:
+                weighed = self._subject(cells, situation, told, own_pupil)
+                if len(self.in_force.weighed) >= _REMEMBERED:
+                    self.in_force.weighed.clear()
+                self.in_force.weighed[key] = weighed
+            verdict.absorb(weighed, told.ref)
         verdict.drop_names_alone(question.type, {f.name for told in self.told for f in told.facets})
         return verdict.decision(question, recipient)
+
+    def _subject(self, cells: Cells, situation: Situation, told: _Told, own_pupil: bool) -> "_Verdict":
+        """What one subject comes to, under the ref ""."""
+        verdict = _Verdict()
+        facts = self._facts(told.role, told.services, told.in_case, own_pupil)
+        subject = Subject(
+            told.role,
+            told.services,
+            own_pupil,
+            told.reveals_home,
+            told.was_perpetrator,
+            told.perpetrator_represents,
+        )
+        for facet in told.facets:
+            if facet.name != FRAME:
+                self._weigh(verdict, cells, situation, facts, subject, facet)
+        if verdict.given:
+            # One object for all who are given the same: the minimiser remembers on it what it means.
+            verdict.given[""] = FrozenDict(verdict.given[""])
+        return verdict
 
     def _is_structure_from_hub(self) -> bool:
         """Recalls and outcomes: the hub's own words to one party, about no person."""
@@ -451,7 +471,6 @@ class _Asked:
         situation: Situation,
         facts: Facts,
         subject: Subject,
-        ref: str,
         facet: Facet,
     ) -> None:
         """Decides one facet of one subject. A guard is asked about the very view that a clause would give."""
@@ -480,7 +499,7 @@ class _Asked:
                 (strongest, codes) if entry.view == "full" else guarded(situation, subject, facet, entry.view)
             )
             if effect is None:
-                verdict.give(ref, subject.role, facet, entry)
+                verdict.give("", subject.role, facet, entry)
                 return
             verdict.guards.update(held_by)
             reason = held_by[0]
@@ -514,6 +533,17 @@ class _Verdict:
         if entry.view == "reduced":
             self.withheld.add((role, facet.name, "reduced-view"))
 
+    def absorb(self, subject: "_Verdict", ref: str) -> None:
+        """Adds what one subject came to, as the subject *ref*."""
+        if subject.given:
+            self.given[ref] = subject.given[""]
+            self.grants += subject.grants
+        self.referrals.update(subject.referrals)
+        self.withheld |= subject.withheld
+        self.guards |= subject.guards
+        for name, met in subject.conditions.items():
+            self.conditions[name] = self.conditions.get(name, True) and met
+
     def refer(self, role: str, facet: Facet, entry: Entry) -> None:
         self.referrals[role, facet.name] = entry
         self.withheld.add((role, facet.name, "needs-person"))
@@ -540,7 +570,7 @@ class _Verdict:
         cited = {entry.clause for entry in (*used, *self.referrals.values())}
         return Decision(
             outcome=outcome,
-            given=FrozenDict({ref: FrozenDict(facets) for ref, facets in self.given.items()}),
+            given=FrozenDict(self.given),
             withheld=tuple(sorted(self.withheld)),
             referred=tuple(sorted(self.referrals)),
             clauses=tuple(sorted(cited)),

@@ -27,7 +27,7 @@ from consent.minimise import minimise
 from consent.placing import Placed
 from consent.policy import Decision, Outcome, Question, decide
 from gateway.hub import Hub, open_hub
-from gateway.record import Release, decision_entry
+from gateway.record import Release, decision_entry, subjects_of
 from gateway.sandbox.day import five_f
 from gateway.sandbox.population import Incident, stream
 from gateway.settings import Settings
@@ -209,7 +209,7 @@ def _entry(
     return decision_entry(
         message,
         placed,
-        question.pseudonyms,
+        subjects_of(hub.keys, message, placed, question.pseudonyms),
         recipient,
         decision,
         hub.agreements,

@@ -12,6 +12,7 @@ signature and one round of confirms.
 
 import base64
 import logging
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,20 +23,21 @@ import sqlalchemy as sa
 from adapters.adapter import Adapter, Native, Reading, Transport
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, DeadLetter, Delivery, Outgoing, deliveries_to
 from broker.outbox import Outbox, remember, seen
-from broker.retry import backoff
+from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from consent.agreement import Agreements, Party
 from consent.ledger import Entry, Ledger
 from consent.minimise import minimise
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
-from consent.policy import Decision, Outcome, Question, decide
-from gateway.record import Release, decision_entry, delivered_entry
-from gateway.telemetry import Telemetry
+from consent.policy import Decision, Outcome, Question, decide_each
+from gateway.record import Release, decision_entry, delivered_entry, subjects_of
+from gateway.telemetry import DecisionCount, Telemetry
 from schemas.canonical import canonical_trusted
 from schemas.catalogue import Catalogue, MessageType, holdings
 from schemas.clock import Clock, rfc3339
 from schemas.database import reading
 from schemas.errors import (
+    Exhausted,
     HubError,
     IdentityReused,
     InvalidMessage,
@@ -203,18 +205,29 @@ class Exchange:
         return len(deliveries)
 
     def _carry(self, deliveries: Sequence[Delivery]) -> None:
+        suspects = [d for d in deliveries if is_exhausted(d.attempts)]
+        if suspects and len(deliveries) > 1:
+            # Somebody's handling ended the process again and again. Alone, each harms only itself.
+            self._one_by_one(deliveries)
+            return
+        buried: list[tuple[Delivery, HubError]]
         try:
-            buried = self._commit(deliveries)
-        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.DBAPIError, HubError):
+            if suspects and suspects[0].attempts >= 2 * DELIVERY_LIMIT:
+                buried = [(suspects[0], Exhausted())]
+            else:
+                buried = self._commit(deliveries)
+        except (sa.exc.DBAPIError, HubError):
             raise
-        except Exception:
+        except Exception as error:
             if len(deliveries) > 1:
                 # One of them breaks us. Find it alone, so that the others are not held up by it.
-                log.warning("a batch of %d failed; carrying one by one", len(deliveries))
-                for delivery in deliveries:
-                    self._carry([delivery])
+                self._one_by_one(deliveries)
                 return
-            log.exception("a submission could not be carried; it is set aside")
+            # Not the error's text: it may repeat the message.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            log.error(  # noqa: TRY400  # an exception's text may repeat the message
+                "a submission is set aside: %s at %s:%s", type(error).__name__, where.filename, where.lineno
+            )
             buried = [(deliveries[0], HubError("the hub failed on this message; its log says where"))]
         # ‖ The transaction is committed. A crash here leaves entries without a checkpoint and releases
         # unpublished: the next `carry` or `finish`
@@ -224,10 +237,15 @@ class Exchange:
         # inbox drops.
         if buried:
             self._broker.bury([(delivery, error.as_json()) for delivery, error in buried])
-            for delivery, error in buried:
-                self._telemetry.dead_letters.labels(delivery.queue, error.code).inc()
+            for delivery, why in buried:
+                self._telemetry.dead_letters.labels(delivery.queue, why.code).inc()
         set_aside = {id(delivery) for delivery, _ in buried}
         self._broker.ack([d for d in deliveries if id(d) not in set_aside])
+
+    def _one_by_one(self, deliveries: Sequence[Delivery]) -> None:
+        log.warning("a batch of %d is carried one by one", len(deliveries))
+        for delivery in deliveries:
+            self._carry([delivery])
 
     def publish(self) -> int:
         """Signs the ledger's head and publishes what it covers; returns how many deliveries. Repairs after a
@@ -254,6 +272,7 @@ class Exchange:
             own = self._people.identifiers_of(
                 connection, (p for per_message in refs for p in per_message.values())
             )
+            counted = DecisionCount()
             entries: list[Entry] = []
             releases: list[tuple[int, Outgoing]] = []  # offset of the entry in the batch, message
             taken: dict[tuple[str, str], bytes] = {}
@@ -265,7 +284,7 @@ class Exchange:
                     buried.append((delivery, error))
                     continue
                 taken[message.source, message.id] = message.body_digest()
-                for entry, outgoing in self._disclose(message, kind, placed, pseudonyms, own, at):
+                for entry, outgoing in self._disclose(message, kind, placed, pseudonyms, own, at, counted):
                     if outgoing is not None:
                         releases.append((len(entries), outgoing))
                     entries.append(entry)
@@ -275,6 +294,7 @@ class Exchange:
             self.outbox.enqueue(
                 connection, [(numbers[offset], _numbered(o, numbers[offset])) for offset, o in releases]
             )
+        self._telemetry.count(counted)
         return buried
 
     def place_one(
@@ -320,6 +340,7 @@ class Exchange:
         pseudonyms: Mapping[str, str],
         own: Mapping[str, Mapping[str, list[dict[str, str]]]],
         at: str,
+        counted: DecisionCount,
     ) -> Iterable[tuple[Entry, Outgoing | None]]:
         """One decision per recipient, with its ledger entry and, where something is given, what leaves."""
         agreements = self._agreements()
@@ -335,16 +356,19 @@ class Exchange:
             cases=placed.cases,
             at=self._clock(),
         )
-        for recipient in self._recipients(agreements, message, kind, placed):
-            decision = decide(agreements, question, recipient)
+        subjects = subjects_of(self._keys, message, placed, pseudonyms)
+        recipients = self._recipients(agreements, message, kind, placed)
+        for recipient, decision in zip(
+            recipients, decide_each(agreements, question, recipients), strict=True
+        ):
             release: Release | None = None
             outgoing: Outgoing | None = None
             if decision.outcome in (Outcome.PERMIT, Outcome.REDUCED):
                 release, outgoing = self._release(message, kind, placed, decision, recipient, pseudonyms, own)
-            self._count_decision(recipient, decision)
+            counted.add(recipient.id, decision)
             yield (
                 decision_entry(
-                    message, placed, pseudonyms, recipient, decision, agreements, release, self._keys, at
+                    message, placed, subjects, recipient, decision, agreements, release, self._keys, at
                 ),
                 outgoing,
             )
@@ -403,8 +427,12 @@ class Exchange:
     def _deliver(self, party: str, deliveries: Sequence[Delivery]) -> int:
         with reading(self._engine).begin() as connection:
             ended = self._ledger.delivered(connection, [d.headers["id"] for d in deliveries])
-        again = [d for d in deliveries if d.headers["id"] in ended]
-        waiting = [d for d in deliveries if d.headers["id"] not in ended]
+        again: list[Delivery] = []
+        waiting: list[Delivery] = []
+        for delivery in deliveries:
+            # Delivered before a crash, or published twice by one: acknowledged, not sent again.
+            (again if delivery.headers["id"] in ended else waiting).append(delivery)
+            ended.add(delivery.headers["id"])
         adapter = self._adapter_of(party)
         natives = [
             (d.headers["id"], adapter.write(Message.from_json(orjson.loads(d.body)), party)) for d in waiting
@@ -424,15 +452,21 @@ class Exchange:
         refused = [(d, answer.as_json()) for d, answer in settled if answer is not None]
         if refused:
             self._broker.bury(refused)
-        self._put_back([(d, a) for d, a in zip(waiting, answers, strict=True) if isinstance(a, NotSent)])
+        self._put_back([d for d, a in zip(waiting, answers, strict=True) if isinstance(a, NotSent)])
         for _, answer in settled:
             self._telemetry.deliveries.labels(party, "delivered" if answer is None else "refused").inc()
         return len(settled) + len(again)
 
-    def _put_back(self, unsent: Sequence[tuple[Delivery, NotSent]]) -> None:
-        for delivery, error in unsent:
-            log.info("delivery %s waits: %s", delivery.headers["id"], error.code)
-            self._broker.requeue([delivery], delay_seconds=backoff(delivery.attempts))
+    def _put_back(self, unsent: Sequence[Delivery]) -> None:
+        """Back into the queue, each attempt's deliveries together: one round for a backlog that waits for one
+        recipient.
+        """
+        by_attempts: dict[int, list[Delivery]] = {}
+        for delivery in unsent:
+            by_attempts.setdefault(delivery.attempts, []).append(delivery)
+        for attempts, group in by_attempts.items():
+            log.info("%d deliveries wait for their recipient", len(group))
+            self._broker.requeue(group, delay_seconds=backoff(attempts))
 
     def finish(self, progress: Callable[[int], None] = lambda _: None) -> int:
         """Carries and delivers until nothing can be moved any more; returns how many steps were settled.
@@ -493,13 +527,6 @@ class Exchange:
         unplaced = sum(len(r.unplaced) for r in receipts)
         if unplaced:
             self._telemetry.unplaced.labels(party).inc(unplaced)
-
-    def _count_decision(self, recipient: Party, decision: Decision) -> None:
-        self._telemetry.decisions.labels(recipient.id, decision.outcome.value).inc()
-        for guard in decision.guards:
-            self._telemetry.guards.labels(guard).inc()
-        for _, name, reason in decision.withheld:
-            self._telemetry.withheld.labels(name, reason).inc()
 
     def _table_parties(self, site: str) -> Sequence[str]:
         return [p.id for p in self._agreements().parties.values() if p.table and p.active and site in p.sites]

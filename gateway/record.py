@@ -9,7 +9,6 @@ from typing import Any
 
 from consent.agreement import Agreements, Party
 from consent.ledger import Entry
-
 from consent.people import Keys
 from consent.placing import Placed
 from consent.policy import Decision, Outcome
@@ -41,10 +40,17 @@ def commitment(keys: Keys, message: Message, pseudonym: str) -> str:
     ).hexdigest()
 
 
+def subjects_of(
+    keys: Keys, message: Message, placed: Placed, pseudonyms: Mapping[str, str]
+) -> list[list[str]]:
+    """Who *message* is about, as [role, commitment]: the same in the entries of all its recipients."""
+    return sorted([role, commitment(keys, message, pseudonyms[ref])] for ref, role in placed.roles.items())
+
+
 def decision_entry(
     message: Message,
     placed: Placed,
-    pseudonyms: Mapping[str, str],
+    subjects: list[list[str]],
     recipient: Party,
     decision: Decision,
     agreements: Agreements,
@@ -69,11 +75,7 @@ def decision_entry(
         "agreements": agreements.version_hash,
         "clauses": list(decision.clauses),
         "cases": [case.id for case in placed.cases],
-        "subjects": sorted(
-            [role, commitment(keys, message, pseudonyms[ref])]
-            for ref, role in placed.roles.items()
-            if ref in pseudonyms
-        ),
+        "subjects": subjects,
         "given": _given(decision, placed.roles),
         "withheld": [list(w) for w in decision.withheld],
         "referred": [list(r) for r in decision.referred],

@@ -2,7 +2,26 @@
 bounded, never about a person.
 """
 
+from collections import Counter as Tally
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from consent.policy import Decision
+
+
+class DecisionCount:
+    """What a batch decided, counted in passing and added to the metrics once."""
+
+    def __init__(self) -> None:
+        self.decisions: Tally[tuple[str, str]] = Tally()
+        self.withheld: Tally[tuple[str, str]] = Tally()
+        self.guards: Tally[str] = Tally()
+
+    def add(self, party: str, decision: Decision) -> None:
+        """Counts one decision for *party*."""
+        self.decisions[party, decision.outcome.value] += 1
+        self.guards.update(decision.guards)
+        self.withheld.update([(name, reason) for _, name, reason in decision.withheld])
 
 
 class Telemetry:
@@ -32,6 +51,15 @@ class Telemetry:
         self.carry_seconds = Histogram("isr_carry_seconds", "Time to carry a batch", registry=self.registry)
         self.ledger_size = Gauge("isr_ledger_entries", "Entries in the ledger", registry=self.registry)
         self.queue_depth = Gauge("isr_queue_messages", "Messages waiting", ("queue",), registry=self.registry)
+
+    def count(self, counted: DecisionCount) -> None:
+        """Adds a batch's decisions, once they are committed."""
+        for (party, outcome), number in counted.decisions.items():
+            self.decisions.labels(party, outcome).inc(number)
+        for guard, number in counted.guards.items():
+            self.guards.labels(guard).inc(number)
+        for (name, reason), number in counted.withheld.items():
+            self.withheld.labels(name, reason).inc(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

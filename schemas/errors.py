@@ -128,6 +128,12 @@ class AlreadyDecided(HubError):
     retryable = True
 
 
+class Exhausted(HubError):
+    """Handling this message ended the process too often; it waits for a person."""
+
+    code = "exhausted"
+
+
 class LedgerContradiction(HubError):
     """The ledger's head, tiles and entries do not agree; the hub does not run on it."""
 
