@@ -348,3 +348,30 @@ def _words(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _words(inner)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("ink", "ground", "least"),
+    [
+        *[(ink, ground, 4.5) for ink in ("ink", "soft", "link") for ground in ("ground", "surface")],
+        *[(name, f"{name}-ground", 4.5) for name in ("good", "part", "wait", "bad")],
+        ("on-brand", "brand", 4.5),
+        ("surface", "link", 4.5),
+        *[(name, ground, 3.0) for name in ("edge", "focus") for ground in ("ground", "surface")],
+    ],
+)
+def test_colours_can_be_told_apart(
+    door: httpx.Client, scheme: int, ink: str, ground: str, least: float
+) -> None:
+    """WCAG 2.2, 1.4.3 for text and 1.4.11 for the edges of controls."""
+    blocks = re.findall(r":root \{(.*?)\}", door.get("/console/console.css").text, re.S)
+    colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", blocks[scheme]))
+    light, dark = sorted((_luminance(colours[ink]), _luminance(colours[ground])), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= least
