@@ -83,6 +83,12 @@ class FileDrop:
                 for folder in (self._root, home):
                     _sync_folder(folder)
                 self._durable.add(party)
+            # Left by a crash, mostly none. A second sender at work on the same delivery now fails, and is
+            # told to try again.
+            ours = {delivery for delivery, _ in deliveries}
+            for stale in os.listdir(parts):
+                if stale.partition(".")[0] in ours:
+                    (parts / stale).unlink(missing_ok=True)
         except OSError as error:
             return [_not_sent(error) for _ in deliveries]
         answers = [self._put(received, sent, parts, delivery, native) for delivery, native in deliveries]
@@ -105,10 +111,6 @@ class FileDrop:
 
     def _put(self, received: Path, sent: Path, parts: Path, delivery: str, native: Native) -> HubError | None:
         try:
-            # Left by a crash. A second sender at work on the same delivery now fails, and is told to try
-            # again.
-            for stale in parts.glob(f"{delivery}.*"):
-                stale.unlink(missing_ok=True)
             name = f"{delivery}.{_EXTENSIONS.get(native.media_type.partition(';')[0].strip().lower(), 'bin')}"
             if (sent / delivery).exists() or (received / name).exists():
                 return None

@@ -10,7 +10,7 @@ operands for the day it was made and conditions and guards run only on combinati
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -129,6 +129,19 @@ def outward(decision: Decision) -> str:
     V8).
     """
     return "released" if decision.outcome in (Outcome.PERMIT, Outcome.REDUCED) else "not-available"
+
+
+def nothing_left(decision: Decision) -> Decision:
+    """*decision* when the message turned out to hold nothing of what was granted: a refusal, or still a
+    referral.
+    """
+    return replace(
+        decision,
+        outcome=Outcome.REFER if decision.referred else Outcome.REFUSE,
+        given=_NOTHING,
+        reasons=tuple(sorted({*decision.reasons, "nothing-to-give"})),
+        obligations=(),
+    )
 
 
 class _Told(NamedTuple):

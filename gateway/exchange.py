@@ -29,11 +29,12 @@ from consent.ledger import Entry, Ledger
 from consent.minimise import minimise
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
-from consent.policy import Decision, Outcome, Question, decide_each
+from consent.policy import Decision, Outcome, Question, decide_each, nothing_left
 from gateway.record import Release, decision_entry, delivered_entry, subjects_of
 from gateway.telemetry import DecisionCount, Telemetry
 from schemas.canonical import canonical_trusted
 from schemas.catalogue import Catalogue, MessageType, holdings
+from schemas.classes import Facet
 from schemas.clock import Clock, rfc3339
 from schemas.database import reading
 from schemas.errors import (
@@ -345,6 +346,10 @@ class Exchange:
         """One decision per recipient, with its ledger entry and, where something is given, what leaves."""
         agreements = self._agreements()
         _, held = holdings(kind.shape, placed.data)
+        for ref, pseudonym in pseudonyms.items():
+            # What the crosswalk could add is decided like what the sender said: everybody gets their own back.
+            if pseudonym in own:
+                held[ref].add(Facet("ID-XREF"))
         question = Question(
             type=message.type,
             purpose=kind.purpose,
@@ -358,20 +363,16 @@ class Exchange:
         )
         subjects = subjects_of(self._keys, message, placed, pseudonyms)
         recipients = self._recipients(agreements, message, kind, placed)
-        for recipient, decision in zip(
-            recipients, decide_each(agreements, question, recipients), strict=True
-        ):
-            release: Release | None = None
-            outgoing: Outgoing | None = None
-            if decision.outcome in (Outcome.PERMIT, Outcome.REDUCED):
-                release, outgoing = self._release(message, kind, placed, decision, recipient, pseudonyms, own)
+        for recipient, decided in zip(recipients, decide_each(agreements, question, recipients), strict=True):
+            decision, release, outgoing = decided, None, None
+            if decided.outcome in (Outcome.PERMIT, Outcome.REDUCED):
+                release, outgoing = self._release(message, kind, placed, decided, recipient, pseudonyms, own)
+                decision = decided if release is not None else nothing_left(decided)
             counted.add(recipient.id, decision)
-            yield (
-                decision_entry(
-                    message, placed, subjects, recipient, decision, agreements, release, self._keys, at
-                ),
-                outgoing,
+            entry = decision_entry(
+                message, placed, subjects, recipient, decision, agreements, release, self._keys, at
             )
+            yield entry, outgoing
 
     def _recipients(
         self, agreements: Agreements, message: Message, kind: MessageType, placed: Placed
@@ -390,13 +391,15 @@ class Exchange:
         recipient: Party,
         pseudonyms: Mapping[str, str],
         own: Mapping[str, Mapping[str, list[dict[str, str]]]],
-    ) -> tuple[Release, Outgoing]:
+    ) -> tuple[Release | None, Outgoing | None]:
         identifiers = {
             ref: own[pseudonym][recipient.agency]
             for ref, pseudonym in pseudonyms.items()
             if recipient.agency in own.get(pseudonym, ())
         }
         data = minimise(kind.shape, placed.data, decision, placed.roles, identifiers)
+        if not data:
+            return None, None
         disclosure = Message(
             source="hub",
             id=identity("hub", f"disclosure\n{message.source}\n{message.id}\n{recipient.id}"),

@@ -64,6 +64,8 @@ def decision_entry(
     body: dict[str, Any] = {
         "v": 1,
         "kind": _KINDS[decision.outcome],
+        # Without it an entry about nobody could be guessed and tried against the public leaf hashes.
+        "salt": keys.salt("entry", message.source, message.id, recipient.id)[:16].hex(),
         "at": at,
         "source": message.source,
         "message": message.id,

@@ -82,7 +82,12 @@ def _together(hub: Hub, parts: list[str], out: Console) -> None:
             host, _, port = hub.settings.listen.rpartition(":")
             # uvicorn turns SIGTERM and Ctrl-C into a graceful end: requests in hand are answered.
             uvicorn.run(
-                create_app(hub, out), host=host, port=int(port), log_level="warning", server_header=False
+                create_app(hub, out),
+                host=host,
+                port=int(port),
+                log_level="warning",
+                access_log=False,
+                server_header=False,
             )
         else:
             _wait_for_signal(stopping)
