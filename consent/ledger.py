@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from consent import merkle, tiles
 from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY
 from consent.merkle import HASH_SIZE, ProofError, leaf_hash
-from consent.note import Checkpoint, Signer, TlogProof, open_checkpoint
+from consent.note import Checkpoint, Key, Signer, TlogProof, add_signatures, open_checkpoint
+from consent.witness import request
 from schemas.canonical import canonical_trusted
 from schemas.clock import Clock
 from schemas.database import BigInt, metadata, reading
@@ -289,6 +290,35 @@ class Ledger:
             size = newest.size
             path = self._prove(connection, lambda read: merkle.inclusion_proof(idx, size, read))
             return TlogProof(idx, tuple(path), newest, _entries(connection, idx, idx + 1)[0]).encode()
+
+    def witness_request(self, old: int) -> bytes:
+        """What to send to a witness that last cosigned the size *old* (0 at first), to have the newest
+        checkpoint cosigned (c2sp.org/tlog-witness). Raises `BadProof` when the witness is ahead of it.
+        """
+        newest = self.sign()
+        return request(old, self.consistency_proof(old, newest.size), newest)
+
+    def add_cosignatures(self, size: int, lines: str, keys: Sequence[Key]) -> Checkpoint:
+        """Adds the witnesses' signature *lines* to the checkpoint of *size*, and returns it. Only lines of
+        *keys* are kept, each once. Safe to repeat.
+
+        Raises `NotFound` for a size that was not signed, and `BadProof` when a line of *keys* does not
+        verify.
+        """
+        with self._engine.begin() as connection:
+            note = connection.execute(
+                sa.select(ledger_checkpoint.c.note).where(ledger_checkpoint.c.size == size).with_for_update()
+            ).scalar()
+            if note is None:
+                raise NotFound("no checkpoint of this size was signed")
+            try:
+                note = add_signatures(note, lines, keys)
+            except ProofError as error:
+                raise BadProof(str(error)) from error
+            connection.execute(
+                sa.update(ledger_checkpoint).where(ledger_checkpoint.c.size == size).values(note=note)
+            )
+        return Checkpoint.from_note(note)
 
     def export(self, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Checkpoint:
         """Writes the newest checkpoint and what it covers into *folder* as static files

@@ -24,6 +24,7 @@ __all__ = [
     "ProofError",
     "Signer",
     "TlogProof",
+    "add_signatures",
     "cosigned_text",
     "open_checkpoint",
     "open_note",
@@ -191,7 +192,7 @@ class Checkpoint:
         root = _from_base64(lines[2], "the root hash")
         if len(root) != HASH_SIZE:
             raise ProofError("the root hash is not 32 bytes")
-        return cls(lines[0], _number(lines[1], "the tree size"), root, note)
+        return cls(lines[0], read_number(lines[1], "the tree size"), root, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ class TlogProof:
             extra = _from_base64(lines.pop(0).removeprefix("extra "), "the extra data")
         if not lines or not lines[0].startswith("index "):
             raise ProofError("the proof does not say its index")
-        index = _number(lines.pop(0).removeprefix("index "), "the index")
+        index = read_number(lines.pop(0).removeprefix("index "), "the index")
         return cls(index, tuple(read_path(lines)), Checkpoint.from_note(note), extra)
 
     def verify(self, entry: bytes, keys: Sequence[Key]) -> None:
@@ -297,6 +298,25 @@ def open_note(note: str, keys: Sequence[Key]) -> tuple[str, list[tuple[Key, int 
     return text, verified
 
 
+def add_signatures(note: str, lines: str, keys: Sequence[Key]) -> str:
+    """*note* with those of the signature *lines* that are of *keys*, each key once; others are left out.
+
+    Raises `ProofError` when they cannot be read, or one of *keys* does not verify.
+    """
+    text, present = split_note(note)
+    offered_text, offered = split_note(f"{text}\n{lines}")
+    if offered_text != text:
+        raise ProofError("the signature lines hold an empty line")
+    have = {(name, raw[:4]) for name, raw in present}
+    for name, raw in offered:
+        for key in keys:
+            if (key.name, key.id) == (name, raw[:4]) and (name, raw[:4]) not in have:
+                key.check(text, raw[4:])
+                note += f"{_DASH}{name} {_to_base64(raw)}\n"
+                have.add((name, raw[:4]))
+    return note
+
+
 def open_checkpoint(note: str, keys: Sequence[Key], origin: str | None = None) -> Checkpoint:
     """The checkpoint in *note* when one of *keys* signed it (and it is of *origin*, when given), else
     `ProofError`.
@@ -317,8 +337,10 @@ def _is_key_name(name: str) -> bool:
     return bool(name) and "+" not in name and not any(c.isspace() or c < " " for c in name)
 
 
-def _number(text: str, what: str) -> int:
-    """A decimal without sign and leading zeros, as the formats demand."""
+def read_number(text: str, what: str) -> int:
+    """The decimal *text*, without sign and leading zeros, as the formats demand. Raises `ProofError` about
+    *what*.
+    """
     if not (text.isascii() and text.isdigit()) or (text[0] == "0" and text != "0") or len(text) > 19:
         raise ProofError(f"{what} is not a plain decimal number")
     number = int(text)

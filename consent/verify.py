@@ -59,6 +59,7 @@ class Report:
     size: int = 0
     signed: int = 0
     root: bytes = EMPTY_ROOT
+    note: str = ""  # the newest checkpoint that the entries confirm
     checkpoints: int = 0
     witnesses: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -166,7 +167,7 @@ class _Walk:
         self._progress = progress
         self._edge = Edge()
         self._rules = Rules(report.kinds, report.add)
-        self._good_size, self._good_root = 0, EMPTY_ROOT  # the largest tree that a checkpoint confirmed
+        self._good = Checkpoint(key.name, 0, EMPTY_ROOT)  # the largest tree that a checkpoint confirmed
         self._bad: list[int] = []  # sizes of checkpoints that state another root
 
     def run(self, old_note: str | None, witness_keys: Sequence[Key]) -> None:
@@ -187,7 +188,8 @@ class _Walk:
         if extra := copy.beyond(size):
             report.add("head", f"{extra} entries stand outside the {size} that it states")
         self._entries(size, self._marks(self._old(old_note, size)))
-        report.size, report.signed, report.root = size, self._good_size, self._good_root
+        report.size, report.signed = size, self._good.size
+        report.root, report.note = self._good.root, self._good.note
         if head and self._edge.root() != head[1]:
             report.add("head", "its root is not that of the entries")
         if size and not report.checkpoints:
@@ -281,7 +283,7 @@ class _Walk:
             place, checkpoint = mark
             if checkpoint.root == self._edge.root():
                 if place != _OLDER:
-                    self._good_size, self._good_root = checkpoint.size, checkpoint.root
+                    self._good = checkpoint
             elif place == _OLDER:
                 self._report.add(place, "this ledger does not continue it: it was changed or forked")
             else:
@@ -290,15 +292,15 @@ class _Walk:
         return mark
 
     def _explain_bad(self) -> None:
-        for size in (size for size in self._bad if size <= self._good_size):
+        for size in (size for size in self._bad if size <= self._good.size):
             self._report.add(f"checkpoint {size}", "it signs another tree than this: the ledger was forked")
-        after = [size for size in self._bad if size > self._good_size]
+        after = [size for size in self._bad if size > self._good.size]
         if after:
             rest = f"; nor do {len(after) - 1} later ones" if len(after) > 1 else ""
             self._report.add(
                 f"checkpoint {after[0]}",
                 "it does not confirm these entries: one or more of the entries "
-                f"{self._good_size} to {after[0] - 1} were changed, dropped, inserted or reordered{rest}",
+                f"{self._good.size} to {after[0] - 1} were changed, dropped, inserted or reordered{rest}",
             )
 
     def _extend(self, leaves: list[bytes]) -> None:
