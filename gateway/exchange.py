@@ -347,7 +347,7 @@ class Exchange:
         agreements = self._agreements()
         _, held = holdings(kind.shape, placed.data)
         for ref, pseudonym in pseudonyms.items():
-            # What the crosswalk could add is decided like what the sender said: everybody gets their own back.
+            # What the crosswalk could add is decided like what the sender said: each gets its own back.
             if pseudonym in own:
                 held[ref].add(Facet("ID-XREF"))
         question = Question(
