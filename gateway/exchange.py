@@ -10,10 +10,9 @@ batches: take what is there, up to a limit, never wait to fill it. A batch share
 signature and one round of confirms.
 """
 
-import base64
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ import orjson
 import sqlalchemy as sa
 
 from adapters.adapter import Adapter, Native, Reading, Transport
-from broker.broker import ACCEPT, SUBMISSIONS, Broker, DeadLetter, Delivery, Outgoing, deliveries_to
+from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
 from broker.outbox import Outbox, remember, seen
 from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from consent.agreement import Agreements, Party
@@ -30,6 +29,7 @@ from consent.minimise import minimise
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
 from consent.policy import Decision, Outcome, Question, decide_each, nothing_left
+from gateway.quarantine import canonical_native, packed, unpacked
 from gateway.record import Release, decision_entry, delivered_entry, subjects_of
 from gateway.telemetry import DecisionCount, Telemetry
 from schemas.canonical import canonical_trusted
@@ -49,6 +49,7 @@ from schemas.errors import (
 from schemas.message import CONTENT_TYPE, Message, decode, identity
 
 log = logging.getLogger("isr_hub.exchange")
+_NUMBER = Facet("ID-XREF")
 BATCH = 200  # submissions carried together; beyond a few hundred nothing is gained and a crash repeats more
 
 
@@ -111,7 +112,7 @@ class Exchange:
                 except HubError as error:
                     # A file's other messages go through; this one waits alone, in canonical form, so that it
                     # can be sent again alone.
-                    quarantined.append((_canonical_native(message), error))
+                    quarantined.append((canonical_native(message), error))
                     receipt.rejected.append(error)
                 else:
                     submissions.append(message)
@@ -125,7 +126,7 @@ class Exchange:
         # everything again.
         if quarantined:
             self._broker.quarantine(
-                [(_packed(party, native), error.as_json()) for native, error in quarantined]
+                [(packed(party, native), error.as_json()) for native, error in quarantined]
             )
         if submissions:
             self._broker.publish([_submission(m) for m in submissions])
@@ -180,7 +181,7 @@ class Exchange:
                 kept.append(message)
                 continue
             error = _reused()
-            quarantined.append((_canonical_native(message), error))
+            quarantined.append((canonical_native(message), error))
             for receipt in receipts:
                 if message.id in receipt.accepted:
                     receipt.accepted.remove(message.id)
@@ -346,10 +347,6 @@ class Exchange:
         """One decision per recipient, with its ledger entry and, where something is given, what leaves."""
         agreements = self._agreements()
         _, held = holdings(kind.shape, placed.data)
-        for ref, pseudonym in pseudonyms.items():
-            # What the crosswalk could add is decided like what the sender said: each gets its own back.
-            if pseudonym in own:
-                held[ref].add(Facet("ID-XREF"))
         question = Question(
             type=message.type,
             purpose=kind.purpose,
@@ -360,10 +357,11 @@ class Exchange:
             holdings={ref: frozenset(facets) for ref, facets in held.items()},
             cases=placed.cases,
             at=self._clock(),
+            elsewhere=placed.elsewhere,
         )
         subjects = subjects_of(self._keys, message, placed, pseudonyms)
         recipients = self._recipients(agreements, message, kind, placed)
-        for recipient, decided in zip(recipients, decide_each(agreements, question, recipients), strict=True):
+        for recipient, decided in _decided(agreements, question, recipients, own):
             decision, release, outgoing = decided, None, None
             if decided.outcome in (Outcome.PERMIT, Outcome.REDUCED):
                 release, outgoing = self._release(message, kind, placed, decided, recipient, pseudonyms, own)
@@ -535,6 +533,28 @@ class Exchange:
         return [p.id for p in self._agreements().parties.values() if p.table and p.active and site in p.sites]
 
 
+def _decided(
+    agreements: Agreements,
+    question: Question,
+    recipients: Sequence[Party],
+    own: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[Party, Decision]]:
+    """Each recipient with its decision. Where the crosswalk knows a recipient's own identifier of somebody
+    whom the sender did not number, that is decided like what the sender said.
+    """
+    unnumbered = {
+        r: own.get(p, {}) for r, p in question.pseudonyms.items() if _NUMBER not in question.holdings[r]
+    }
+    groups: dict[frozenset[str], list[Party]] = {}
+    for recipient in recipients:
+        known = frozenset(ref for ref, agencies in unnumbered.items() if recipient.agency in agencies)
+        groups.setdefault(known, []).append(recipient)
+    for known, group in groups.items():
+        holdings = {ref: f | {_NUMBER} if ref in known else f for ref, f in question.holdings.items()}
+        asked = replace(question, holdings=holdings) if known else question
+        yield from zip(group, decide_each(agreements, asked, group), strict=True)
+
+
 def agency_of(party: str) -> str:
     """The agency of a *party*: `ngo.aviva` of `ngo.aviva#ivs`."""
     return party.partition("#")[0]
@@ -559,30 +579,4 @@ def _reused() -> IdentityReused:
     )
 
 
-def _canonical_native(message: Message) -> Native:
-    return Native(message.encode(), CONTENT_TYPE, f"{message.id}.json")
-
-
-def _packed(party: str, native: Native) -> Outgoing:
-    """Native bytes as the dead letter of the accept step, with the files that belong to them."""
-    body = {
-        "content": base64.b64encode(native.content).decode(),
-        "media_type": native.media_type,
-        "name": native.name,
-        "companions": {
-            name: base64.b64encode(content).decode() for name, content in native.companions.items()
-        },
-    }
-    return Outgoing(ACCEPT, orjson.dumps(body), {"party": party, "media_type": native.media_type})
-
-
-def unpacked(letter: DeadLetter) -> tuple[str, Native]:
-    """The party and the native bytes of a dead letter of the accept step."""
-    body: dict[str, Any] = orjson.loads(letter.body)
-    companions = {name: base64.b64decode(content) for name, content in body["companions"].items()}
-    return letter.headers["party"], Native(
-        base64.b64decode(body["content"]), body["media_type"], body["name"], companions
-    )
-
-
-__all__ = ["BATCH", "Exchange", "Receipt", "unpacked"]
+__all__ = ["BATCH", "Exchange", "Receipt"]
