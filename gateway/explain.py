@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from consent.agreement import OBLIGATIONS
-from consent.conditions import CONDITIONS
+from consent.conditions import CONDITIONS, meaning
 from consent.guards import GUARDS
 from gateway import queries
 from gateway.hub import Hub
@@ -205,7 +205,7 @@ def class_title(name: str) -> str:
 
 def condition_says(name: str) -> str:
     """What the condition *name* says, as a sentence; empty when it is of a former release."""
-    return str(CONDITIONS[name].__doc__) if name in CONDITIONS else ""
+    return meaning(name) if name in CONDITIONS else ""
 
 
 def reason_says(code: str) -> str:
@@ -273,20 +273,30 @@ def _heading(one: Mapping[str, Any]) -> Text:
 
 
 def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
-    lines = [("clause", f"{c['id']}: {c['title']}") for c in one["clauses"]]
-    lines += [("basis", basis) for basis in one["basis"]]
+    """What a person reads first comes first: what was given, then what was withheld for which reason."""
+    lines = [("given", _by_role((g["role"], g["class"], g["view"] == "reduced") for g in one["given"]))]
+    reasons: dict[tuple[str, str], list[tuple[str, str, bool]]] = {}
+    for w in one["withheld"]:
+        reasons.setdefault((w["reason"], w["says"]), []).append((w["role"], w["class"], False))
     lines += [
-        ("condition", f"{c['name']} {'holds' if c['value'] else 'does not hold'}: {c['says']}")
-        for c in one["conditions"]
+        ("withheld", f"{_by_role(items)}\n{code}: {says}") for (code, says), items in sorted(reasons.items())
     ]
-    lines += [
-        ("given", f"{g['role']}: {g['class']}{' (reduced)' if g['view'] == 'reduced' else ''}, {g['title']}")
-        for g in one["given"]
-    ]
-    lines += [("withheld", f"{w['role']}: {w['class']}, {w['reason']}: {w['says']}") for w in one["withheld"]]
-    lines += [("referred", f"{r['role']}: {r['class']}, {r['title']}") for r in one["referred"]]
-    lines += [("guard", f"{g['code']}: {g['says']}") for g in one["guards"]]
+    lines += [("referred", _by_role((r["role"], r["class"], False) for r in one["referred"]))]
     if not one["withheld"]:
         lines += [("reason", f"{r['code']}: {r['says']}") for r in one["reasons"]]
-    lines += [("obligation", f"{o['code']}: {o['says']}") for o in one["obligations"]]
-    return lines
+    held = {code for code, _ in reasons}
+    lines += [("guard", f"{g['code']}: {g['says']}") for g in one["guards"] if g["code"] not in held]
+    conditions = [f"{c['name']} {'yes' if c['value'] else 'no'}" for c in one["conditions"]]
+    lines += [("conditions", ", ".join(conditions))]
+    lines += [("clause", f"{c['id']}: {c['title']}") for c in one["clauses"]]
+    lines += [("basis", "; ".join(one["basis"]))]
+    lines += [("obligations", "; ".join(o["says"] or o["code"] for o in one["obligations"]))]
+    return [(label, text) for label, text in lines if text]
+
+
+def _by_role(items: Iterable[tuple[str, str, bool]]) -> str:
+    """(role, class, reduced) as `victim ID-CORE, RISK (reduced); child CP-STATUS`."""
+    roles: dict[str, list[str]] = {}
+    for role, name, reduced in items:
+        roles.setdefault(role, []).append(f"{name} (reduced)" if reduced else name)
+    return "; ".join(f"{role} {', '.join(names)}" for role, names in roles.items())
