@@ -158,9 +158,8 @@ def _explain(given: argparse.Namespace) -> int:
 
 
 def _agreements(given: argparse.Namespace) -> int:
-    from consent.matrix import check, matrix_csv, matrix_rows
-
     from consent.agreement import Agreements
+    from consent.matrix import check, matrix_csv, matrix_rows
     from gateway.hub import agreements_folder
 
     folder = given.folder or agreements_folder(from_environment())

@@ -11,9 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import sqlalchemy as sa
-from adapters.registry import adapter_of
 
 from adapters.adapter import Transport
+from adapters.registry import adapter_of
 from adapters.transport import FileDrop
 from broker.broker import Broker
 from broker.embedded import EmbeddedBroker
