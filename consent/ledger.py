@@ -205,19 +205,27 @@ class Ledger:
         before the commit leaves entries unsigned, and the next call signs them. Never signs a head that
         is not consistent with the newest checkpoint: raises `LedgerContradiction`.
         """
-        with self._reading.connect() as connection:
+        if self._trusted is not None and self._edge.size <= self._trusted.size:
+            with (
+                self._reading.connect() as connection
+            ):  # most likely nothing to sign: do not make writers wait
+                newest, head = self._newest(connection), self._head(connection)
+                if newest is not None and (newest.size, newest.root) == (head.size, head.root):
+                    return newest
+        with self._engine.begin() as connection:
             newest, head = self._newest(connection), self._head(connection)
-            if newest is not None and newest.size == head.size and newest.root == head.root:
+            if newest is not None and (newest.size, newest.root) == (head.size, head.root):
                 return newest
             self._check_consistent(connection, newest, head)
-        signed = head.signed_by(self._signer)
-        # Ed25519 is deterministic: processes that sign the same head write the same note, and any may win.
-        with self._engine.begin() as connection:
+            signed = head.signed_by(self._signer)
+            # Ed25519 is deterministic: processes that sign the same head write the same note; any may win.
             self._write(connection, _INSERT_CHECKPOINT, [(signed.size, signed.note)])
         # ‖ A crash before the commit leaves the entries unsigned, until the next call.
         self._trusted = signed
-        for size in [size for size in self._passed if size < signed.size]:
-            del self._passed[size]
+        passed = self._passed
+        for size in list(passed):  # other threads append meanwhile
+            if size < signed.size:
+                passed.pop(size, None)
         return signed
 
     def ended(self, connection: sa.Connection, disclosures: Sequence[str]) -> set[str]:
