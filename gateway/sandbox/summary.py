@@ -7,19 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_WHY = {
-    "V1": "safe-house addresses go to the assigned refuge only",
-    "V2": "it would reveal where a victim or child is",
-    "V3": "the recipient works with the perpetrator",
-    "V4": "an alert is a pointer for clinicians only",
-    "V5": "the child's representative is the perpetrator: a person decides",
-    "V8": "refused and unknown look the same",
-    "V12": "schools: own pupil, medium or high risk, and no more than that",
-    "V13": "who reported a concern stays with Oranga Tamariki and Police",
-    "IPP13": "an agency gets back its own identifiers only",
-    "RESTRICT": "that a record is restricted never leaves the hub",
-    "COI": "somebody there has a conflict of interest",
-}
+from gateway.explain import in_order, reason_says
 
 
 def print_summary(report: dict[str, Any], out: Console) -> None:
@@ -44,9 +32,8 @@ def print_summary(report: dict[str, Any], out: Console) -> None:
     out.print(_withheld(report))
     guards = ", ".join(f"{name} {count:,}×" for name, count in report["guards_held"].items())
     out.print(f"\n[bold]Guards that held[/] (nothing overrides them): {guards}", soft_wrap=True)
-    for name in report["guards_held"]:
-        if name in _WHY:
-            out.print(f"  {name:<6} {_WHY[name]}", style="dim")
+    for name in in_order(report["guards_held"]):
+        out.print(f"  {name:<6} {reason_says(name)}", style="dim", soft_wrap=True)
     ledger = report["ledger"]
     proved = (
         "[green]proved from outside with the public key[/]"
@@ -86,17 +73,5 @@ def _withheld(report: dict[str, Any]) -> Table:
     table.add_column("reason")
     table.add_column("times", justify="right")
     for name, reason, count in report["withheld_why"][:12]:
-        table.add_row(name, _reason(reason), f"{count:,}")
+        table.add_row(name, reason_says(reason), f"{count:,}")
     return table
-
-
-def _reason(code: str) -> str:
-    if code in _WHY:
-        return _WHY[code]
-    if code.startswith("unmet-"):
-        return f"condition {code.removeprefix('unmet-')} is not met"
-    return {
-        "no-clause": "no agreement grants it",
-        "reduced-view": "the agreement grants the reduced view only",
-        "needs-person": "a person of the holder agency decides",
-    }.get(code, code)
