@@ -154,10 +154,16 @@ class EmbeddedBroker:
             return
         due = max(1, self._now() + round(delay_seconds * 1000))
         update = "UPDATE queue_message SET available_at = ?, attempts = ? WHERE seq = ?"
-        with self._keeping(held), self._transaction() as connection:
-            connection.exec_driver_sql(update, [(due, d.attempts + 1, d.tag) for d in held])
-            # A crash before this commit loses the delay alone: they are delivered again at once.
-        self._wake({d.queue for d in held})
+        try:
+            with self._transaction() as connection:
+                connection.exec_driver_sql(update, [(due, d.attempts + 1, d.tag) for d in held])
+                # A crash before this commit loses the delay alone: they are delivered again at once.
+        except BaseException:
+            # Whoever gives back has nothing further to try: held, they would wait for the next process.
+            self._give_back(held)
+            raise
+        finally:
+            self._wake({d.queue for d in held})
 
     def bury(self, deliveries: Sequence[tuple[Delivery, Mapping[str, Any]]]) -> None:
         """Moves each to its queue's dead letters, in one transaction: a crash leaves it in exactly one
@@ -228,9 +234,10 @@ class EmbeddedBroker:
                 again = [d for d in _deliveries(queue, due) if d.tag not in reader.held][:limit]
                 due.close()
                 fresh: list[Delivery] = []
-                if len(again) < limit:
-                    rows = connection.exec_driver_sql(_NEW, (queue, reader.position, limit - len(again)))
-                    fresh = list(_deliveries(queue, rows))
+                if (room := limit - len(again)) > 0:
+                    # Nothing past the position is held, except where it went back.
+                    rows = connection.exec_driver_sql(_NEW, (queue, reader.position, room + len(reader.held)))
+                    fresh = [d for d in _deliveries(queue, rows) if d.tag not in reader.held][:room]
                     rows.close()
             if not (batch := again + fresh):
                 return []
@@ -272,6 +279,16 @@ class EmbeddedBroker:
             if held.get(delivery.tag) == delivery.attempts and held.pop(delivery.tag, None) is not None:
                 released.append(delivery)
         return released
+
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Lets *deliveries*, no longer held, be found again by this instance, though nothing could be
+        written.
+        """
+        for delivery in deliveries:
+            reader = self._reader(delivery.queue)
+            with reader.lock:
+                if reader.position is not None:
+                    reader.position = min(reader.position, delivery.tag - 1)
 
     @contextlib.contextmanager
     def _keeping(self, deliveries: Sequence[Delivery]) -> Iterator[None]:
