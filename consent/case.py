@@ -4,7 +4,7 @@ conditions read.
 People are pseudonyms here, places are keyed digests: a case says that two people live together, never where.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,15 +48,15 @@ class Case:
         """Whether *party* works with the person in this case."""
         return any(p == party and s in (pseudonym, "*") for p, s, _ in self.assignments)
 
-    def shares_household(self, pseudonym: str) -> bool:
-        """Whether any place known for this person is also a place known for a victim or child of the case:
-        then the one reveals the other.
+    def shares_household(self, pseudonym: str, homes: Set[str] = frozenset()) -> bool:
+        """Whether any place known for this person, here or (*homes*) elsewhere, is also a place known for a
+        victim or child of the case: then the one reveals the other.
         """
         person = self.people.get(pseudonym)
         if person is None:
             return False
         return any(
-            not other.households.isdisjoint(person.households)
+            not other.households.isdisjoint(person.households | homes)
             for name, other in self.people.items()
             if name != pseudonym and {"victim", "child", "witness", "associate"} & set(other.roles)
         )

@@ -39,11 +39,14 @@ _CHUNK = 500
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A message in its case or cases, with the role of each of its people settled."""
+    """A message in its case or cases, with the role of each of its people settled. *elsewhere* are the other
+    cases that its perpetrators are in.
+    """
 
     cases: tuple[Case, ...]
     data: dict[str, Any]
     roles: dict[str, str]
+    elsewhere: tuple[Case, ...] = ()
 
 
 class Cases:
@@ -104,7 +107,7 @@ class Batch:
         for case in cases:
             if self._change(case, message, kind, data, roles, refs):
                 self._changed.add(case.id)
-        return Placed(tuple(cases), data, roles)
+        return Placed(tuple(cases), data, roles, self._elsewhere(cases, roles, refs))
 
     def save(self, connection: sa.Connection) -> None:
         """Writes what changed. Part of the batch's one transaction: a crash before its commit leaves the
@@ -170,6 +173,15 @@ class Batch:
             if same_perpetrator and (not others or any(p in case.people for p in others)):
                 return [case]
         return [self._open(message)]
+
+    def _elsewhere(
+        self, cases: Sequence[Case], roles: Mapping[str, str], refs: Mapping[str, str]
+    ) -> tuple[Case, ...]:
+        here = {case.id for case in cases}
+        theirs = {
+            i for r, role in roles.items() if role == "perpetrator" for i in self._members.get(refs[r], ())
+        }
+        return tuple(self._cases[i][1] for i in sorted(theirs - here))
 
     def _open(self, message: Message) -> Case:
         # Named after the message that opens it, so that a replay after a crash opens the same case and not a

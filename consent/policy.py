@@ -45,6 +45,8 @@ class Question:
 
     *roles* and *pseudonyms* are by the message's own refs; *holdings* has "" for the case. *cases* are all
     cases that the people of the message belong to: assigned in any, linked in any, highest risk of all.
+    *elsewhere* are other cases of its perpetrators: they give nobody anything, but the home that he shares
+    with a victim of another case is hers there, and so everywhere.
     """
 
     type: str
@@ -56,6 +58,7 @@ class Question:
     holdings: Mapping[str, frozenset[Facet]]
     cases: tuple[Case, ...]
     at: datetime
+    elsewhere: tuple[Case, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +230,7 @@ class _Cases:
         if role in ("perpetrator", "child"):
             known = [case for case in question.cases if pseudonym in case.people]
             if role == "perpetrator":
-                home = (
-                    not known
-                    or pseudonym in at_risk
-                    or any(case.shares_household(pseudonym) for case in known)
-                )
+                home = not known or pseudonym in at_risk or _reveals_home(question, pseudonym)
             else:
                 for case in known:
                     person = case.people[pseudonym]
@@ -242,6 +241,16 @@ class _Cases:
                         by is not None and (by in self.perpetrators or by not in case.people)
                     )
         return ref, role, pseudonym, held, where, school, home, pseudonym in self.perpetrators, represented
+
+
+def _reveals_home(question: Question, pseudonym: str) -> bool:
+    """Whether a home of the perpetrator is somebody's at risk, in whatever case of his."""
+    elsewhere = [case for case in question.elsewhere if pseudonym in case.people]
+    theirs = [*elsewhere, *(case for case in question.cases if pseudonym in case.people)]
+    homes = frozenset().union(*(case.people[pseudonym].households for case in theirs))
+    return any(case.shares_household(pseudonym, homes) for case in theirs) or any(
+        case.has_role(pseudonym, role) for case in elsewhere for role in AT_RISK
+    )
 
 
 _NO_SERVICES: frozenset[str] = frozenset()
