@@ -1,4 +1,4 @@
-"""The documents name what the code has: settings, metrics, errors, guards, conditions, message types, modules.
+"""The documents name what the code has: settings, metrics, errors, guards, conditions, types, modules.
 
 `python tests/docs/test_documented.py` prints docs/messages.md anew.
 """
@@ -26,20 +26,24 @@ PACKAGES = ("adapters", "broker", "consent", "gateway", "schemas")
 _HEAD = """\
 # Messages
 
-Every message is a CloudEvents 1.0 event whose `data` meets the JSON Schema of its type, `schemas/messages/<type>.v1.json`. This page is made
-from those files; a test holds it to them.
+Every message is a CloudEvents 1.0 event whose `data` meets the JSON Schema of its type: `type` is
+`nz.isr.` and the name below, the schema `schemas/messages/<name>.json`. This page is made from those files;
+a test holds it to them.
 
-*To* is `table`: every active party of the case's site is considered and decided for by itself; or `addressee`: only the party in `data.to`.
-*Classes* are all that the type can hold; who receives which of them is what the [agreements](agreements.md) say. ◆ opens a case.
+*To* is `table`: every active party of the case's site is considered and decided for by itself; or
+`addressee`: only the party in `data.to`. *Holds* are the data classes of what the type is about; ◆ opens a
+case. Who receives which class is what the [agreements](agreements.md) say.
 
-| type | says | from | to | purpose | classes |
+A message with `people` can besides hold about each of them: PEOPLE.
+
+| name | says | from | to | purpose | holds |
 |---|---|---|---|---|---|
 """
 _CLASSES = """
 ## Data classes
 
-Tier 1 (public) to 5 (a life depends on it). *Place*: every value of it reveals where somebody is; other properties may be marked so one by
-one (`x-locates`).
+Tier 1 (public) to 5 (a life depends on it). *Place*: every value of it reveals where somebody is; other
+properties may be marked so one by one (`x-locates`).
 
 | class | holds | tier | place | health |
 |---|---|---|---|---|
@@ -62,16 +66,22 @@ def missing(wanted: Iterable[str], *names: str) -> list[str]:
 
 def messages_page() -> str:
     """docs/messages.md as the catalogue has it."""
-    rows = "".join(_row(kind) for kind in sorted(published(), key=lambda kind: kind.name))
+    kinds = sorted(published(), key=lambda kind: kind.name)
+    people = {facet.name for kind in kinds for _, facet, _, listed in carried(kind.shape) if listed} - {FRAME}
+    rows = "".join(_row(kind) for kind in kinds)
     classes = "".join(
-        f"| `{c.name}` | {c.title} | {c.tier} | {'yes' if c.locates else ''} | {'yes' if c.health else ''} |\n"
+        f"| `{c.name}` | {c.title} | {c.tier} | {_yes(c.locates)} | {_yes(c.health)} |\n"
         for c in CLASSES.values()
     )
-    return _HEAD + rows + _CLASSES + classes
+    return _HEAD.replace("PEOPLE", ", ".join(sorted(people))) + rows + _CLASSES + classes
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else ""
 
 
 def _row(kind: MessageType) -> str:
-    held = sorted({facet.name for _, facet, _, _ in carried(kind.shape)} - {FRAME})
+    held = sorted({facet.name for _, facet, _, listed in carried(kind.shape) if not listed} - {FRAME})
     opens = " ◆" if kind.opens_case else ""
     return (
         f"| `{kind.name.removeprefix('nz.isr.')}`{opens} | {kind.title} | {', '.join(sorted(kind.senders))} "
@@ -153,10 +163,11 @@ def modules() -> set[str]:
 
 
 def test_architecture_lists_every_module_once() -> None:
-    listed = re.findall(
-        r"\[([a-z_/0-9]+\.py)\]", text("ARCHITECTURE.md").split("## Concepts and files")[1].split("\n## ")[0]
-    )
-    assert sorted(modules()) == sorted(listed)
+    """A new module gets its row under "Concepts and files"."""
+    section = text("ARCHITECTURE.md").split("## Concepts and files")[1].split("\n## ")[0]
+    listed = re.findall(r"\[([a-z0-9_/]+\.py)\]", section)
+    assert (modules() - set(listed), set(listed) - modules()) == (set(), set())
+    assert len(listed) == len(set(listed))
 
 
 def pages() -> list[Path]:

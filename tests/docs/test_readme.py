@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from consent.agreement import Agreements
-from consent.guards import GUARDS
+from consent.conditions import CONDITIONS
 from gateway import command
-from gateway.explain import class_title, condition_says
+from gateway.explain import reason_says
+from schemas.classes import CLASSES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -115,37 +116,33 @@ def test_readme_lists_every_command() -> None:
     assert [name for name in subcommands() if not re.search(rf"isr-hub {name}\b", table)] == []
 
 
-def example() -> list[tuple[str, str, str]]:
-    """The lines of the README's `isr-hub explain`: word, name, sentence."""
-    block = next(b for _, b in _FENCE.findall(README) if "ledger entry" in b)
-    lines = re.findall(r"^(clause|condition|given|withheld|guard) +(.+?)[:,] (.+)$", block, re.M)
-    return [(word, name, sentence) for word, name, sentence in lines]
+def example() -> str:
+    """The README's `isr-hub explain`."""
+    return next(block for _, block in _FENCE.findall(README) if "ledger entry" in block)
 
 
 def test_readme_shows_a_release_in_full_a_reduced_one_and_a_refusal() -> None:
-    block = next(b for _, b in _FENCE.findall(README) if "ledger entry" in b)
     for words in ("given in full", "given in part", "not given"):
-        assert words in block
+        assert words in example()
 
 
 def test_readme_explains_as_the_hub_does() -> None:
-    """Sentences of guards, conditions, classes and clauses are those of today's code and agreements."""
+    """Names and sentences of clauses, reasons, conditions and classes are those of today."""
     clauses = {
         agreement.name_of(clause): clause.belief.statement
         for agreement in Agreements.load(ROOT / "consent" / "agreements")
         for clause in agreement.clauses
     }
-    lines = example()
-    assert {word for word, _, _ in lines} == {"clause", "condition", "given", "withheld", "guard"}
-    for word, name, sentence in lines:
-        if word == "clause":
-            assert sentence == clauses[name]
-        elif word == "guard":
-            assert sentence == GUARDS[name][0]
-        elif word == "condition":
-            assert sentence == condition_says(name.split()[0])
-        elif word == "given":
-            data_class, _, title = sentence.partition(", ")
-            assert title == class_title(data_class.removesuffix(" (reduced)"))
-        elif (code := sentence.split(": ")[0].split(", ")[1]) in GUARDS:
-            assert sentence.endswith(GUARDS[code][0])
+    block = example()
+    cited = re.findall(r"^clause +(\S+): (.+)$", block, re.M)
+    assert [(name, clauses[name]) for name, _ in cited] == cited
+    reasons = re.findall(r"^ +([A-Z]+\d+|[a-z]+-[A-Za-z_-]+): (.+)$", block, re.M)
+    assert [(code, reason_says(code)) for code, _ in reasons] == reasons
+    classes = set(re.findall(r"\b[A-Z]+-[A-Z]+\b(?![@/])", " ".join(said(block, "given", "withheld"))))
+    conditions = set(re.findall(r"([A-Z_]+) (?:yes|no)", " ".join(said(block, "conditions"))))
+    assert (classes - set(CLASSES), conditions - set(CONDITIONS)) == (set(), set())
+    assert all((cited, reasons, classes, conditions))  # or nothing was compared
+
+
+def said(block: str, *words: str) -> list[str]:
+    return [line for line in block.splitlines() if line.split(" ")[0] in words]
