@@ -2,6 +2,7 @@
 proof.
 """
 
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -19,14 +20,15 @@ def print_summary(report: dict[str, Any], out: Console) -> None:
         f"{report['people']:,} invented people, {report['plans']} plans, {report['tasks']:,} tasks."
     )
     out.print(
-        f"{report['submitted']:,} messages came in, {report['quarantined']} were set aside. Each was decided for every party that it could "
-        f"concern: {total:,} decisions, {decisions['permit']:,} in full, {decisions['reduced']:,} reduced, "
+        f"{report['submitted']:,} messages came in, {report['quarantined']} were set aside. "
+        f"Each was decided for every party that it could concern: {total:,} decisions, {decisions['permit']:,} in full, {decisions['reduced']:,} reduced, "
         f"{decisions['refer']:,} referred to a person, {decisions['refuse']:,} refused.",
         soft_wrap=True,
     )
     asked = report["requests"]
     out.print(
-        f"{asked['answered']:,} of {asked['asked']:,} information requests were answered; {report['schools_told']} schools told.\n"
+        f"{asked['answered']:,} of {asked['asked']:,} information requests were answered; "
+        f"{report['schools_told']} schools told.\n"
     )
     out.print(_recipients(report))
     out.print(_withheld(report))
@@ -42,16 +44,17 @@ def print_summary(report: dict[str, Any], out: Console) -> None:
     )
     out.print(f"\n[bold]Ledger[/]: {ledger['size']:,} entries, root {ledger['root'][:16]}…, {proved}.")
     out.print(
-        f"{report['deliveries']:,} deliveries made, {report['unlogged']} without an entry, {report['undelivered']} not yet delivered."
+        f"{report['deliveries']:,} deliveries made, {report['unlogged']} without an entry, "
+        f"{report['undelivered']} not yet delivered."
     )
     out.print(f"decisions_digest {report['decisions_digest']}", soft_wrap=True)
     out.print(f"The day took {report['day_seconds']} s, everything {report['seconds']} s.\n")
-    folder = report["folder"]
+    folder, hub = report["folder"], sys.argv[0] if sys.argv[0].endswith("isr-hub") else "isr-hub"
     out.print("[bold]Look further[/]")
     for command, what in (
-        (f"isr-hub verify {folder}", "prove the ledger yourself"),
-        (f"isr-hub explain --data {folder} {report['example']}", "one episode: who got what, and why"),
-        ("isr-hub agreements matrix", "what the agreements grant"),
+        (f"{hub} verify {folder}", "prove the ledger yourself"),
+        (f"{hub} explain --data {folder} {report['example']}", "one episode: who got what, and why"),
+        (f"{hub} agreements matrix", "what the agreements grant"),
         (f"ls {folder}/agencies/*/received", "what each agency has, in its own format"),
     ):
         out.print(f"  {command}\n      {what}", markup=False, soft_wrap=True)
