@@ -48,10 +48,11 @@ class Outbox:
         self._engine, self._broker = engine, broker
 
     def start(self) -> None:
-        """Creates the watermark when the database is new."""
+        """Creates the watermark when the database is new. Several processes may start at once."""
         with self._engine.begin() as connection:
-            if connection.execute(sa.select(outbox_watermark)).first() is None:
-                connection.execute(sa.insert(outbox_watermark).values(id=1, published=-1))
+            connection.exec_driver_sql(
+                "INSERT INTO outbox_watermark (id, published) VALUES (1, -1) ON CONFLICT DO NOTHING"
+            )
 
     def enqueue(self, connection: sa.Connection, releases: Sequence[tuple[int, Outgoing]]) -> None:
         """Adds *releases* (ledger index, message) in the caller's transaction."""

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # The broker says itself, in one line, when RabbitMQ is away; pika adds a page for every attempt.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
     try:
         status: int = given.run(given)
     except HubError as error:

@@ -36,7 +36,7 @@ from schemas.canonical import canonical_trusted
 from schemas.catalogue import Catalogue, MessageType, holdings
 from schemas.classes import Facet
 from schemas.clock import Clock, rfc3339
-from schemas.database import reading
+from schemas.database import in_sequence, reading
 from schemas.errors import (
     Exhausted,
     HubError,
@@ -262,6 +262,7 @@ class Exchange:
         at = rfc3339(self._clock())
         buried: list[tuple[Delivery, HubError]] = []
         with self._engine.begin() as connection:
+            in_sequence(connection)  # two workers that change one case must not start from the same state
             fresh = self._fresh(connection, deliveries, buried)
             refs = self._people.recognise(
                 connection, [(agency_of(m.source), m.data.get("people", ())) for _, m in fresh]

@@ -4,8 +4,9 @@ exchange.
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -17,15 +18,17 @@ from adapters.registry import adapter_of
 from adapters.transport import FileDrop
 from broker.broker import Broker
 from broker.embedded import EmbeddedBroker
+from broker.rabbitmq import RabbitBroker
 from consent.agreement import Agreements
 from consent.ledger import Ledger, Signer
 from consent.people import Keys
+from gateway import migrations
 from gateway.exchange import Exchange
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from schemas.catalogue import Catalogue, published
 from schemas.clock import Clock, utc_now
-from schemas.database import metadata, open_database
+from schemas.database import open_database
 from schemas.errors import BadSettings
 
 
@@ -54,19 +57,19 @@ def open_hub(
     wrap_broker: Callable[[Broker], Broker] = lambda broker: broker,
     alone: bool = True,
 ) -> Iterator[Hub]:
-    """Opens the hub on *settings* and closes it afterwards. The first opening makes the data folder, the keys
-    and the tables.
+    """Opens the hub on *settings* and closes it afterwards. The first opening makes the data folder and the
+    keys, and in SQLite the tables; in PostgreSQL they are made by `migrate`.
 
-    Raises `BadSettings` when another process holds the same embedded data folder: its queues know their
-    consumers only within one process. Whoever only looks need not be *alone*.
+    Raises `BadSettings` when the database cannot be reached or is not at this hub's revision, and when
+    another process holds the same embedded data folder: its queues know their consumers only within one
+    process. Whoever only looks need not be *alone*.
     """
     settings.data.mkdir(parents=True, exist_ok=True)
     with _held(settings) if alone else nullcontext():
-        engine = open_database(settings.database)
-        metadata.create_all(engine)
-        broker = wrap_broker(_open_broker(settings, engine, clock))
-        ledger = Ledger(engine, signer(settings), settings.origin, clock)
         agreements = Agreements.load(agreements_folder(settings))
+        engine = _current_database(settings, alone=alone)
+        broker = wrap_broker(_open_broker(settings, engine, agreements.parties, clock))
+        ledger = Ledger(engine, signer(settings), settings.origin, clock)
         catalogue, telemetry, keys = published(), Telemetry(), Keys(secret(settings))
         exchange = Exchange(
             engine,
@@ -91,6 +94,47 @@ def open_hub(
             engine.dispose()
 
 
+def migrate(settings: Settings) -> str:
+    """Brings the database to this hub's revision and returns it; see `migrations.migrate`. Raises
+    `BadSettings`.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    engine = open_database(settings.database)
+    try:
+        return migrations.migrate(engine)
+    except sa.exc.OperationalError as error:
+        raise _unreachable() from error
+    finally:
+        engine.dispose()
+
+
+def _current_database(settings: Settings, *, alone: bool) -> sa.Engine:
+    engine = open_database(settings.database)
+    try:
+        if engine.dialect.name == "sqlite" and (alone or migrations.revision(engine) is None):
+            # A file beside the program has no operator of its own. Whoever only looks leaves an older one as
+            # it is: another process may be at work on it.
+            if migrations.revision(engine) != migrations.HEAD:
+                migrations.migrate(engine)
+        else:
+            migrations.require_current(engine)
+    except sa.exc.OperationalError as error:
+        engine.dispose()
+        raise _unreachable() from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _unreachable() -> BadSettings:
+    # The driver's text may repeat the password.
+    return BadSettings(
+        "the database cannot be reached or used: check ISR_HUB_DATABASE_URL, that the server runs, and what "
+        "its log says"
+    )
+
+
 def agreements_folder(settings: Settings) -> Path:
     """Where the agreements in force are."""
     return settings.agreements or Path(str(files("consent") / "agreements"))
@@ -105,7 +149,10 @@ def signer(settings: Settings) -> Signer:
         made = Signer.generate(settings.origin)
         _write_once(path, made.to_text().encode())
     key = Signer.from_file(path)
-    (settings.data / "ledger.vkey").write_text(key.vkey() + "\n", encoding="ascii")
+    public = settings.data / "ledger.vkey"
+    if not public.exists():
+        _write_once(public, (key.vkey() + "\n").encode("ascii"))
+        public.chmod(0o644)
     return key
 
 
@@ -120,19 +167,31 @@ def secret(settings: Settings) -> bytes:
 
 
 def _write_once(path: Path, content: bytes) -> None:
-    """Writes a key whole or not at all: a crash leaves a temporary file, which is not read."""
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Writes a key whole or not at all, unless another process was faster: then that one's stands. A crash
+    leaves a temporary file, which is not read.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=path.name, suffix=".new", dir=path.parent)  # mode 0600
     try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a rename, a link never replaces: two processes that start at once must not use two keys.
+        with suppress(FileExistsError):
+            path.hardlink_to(name)
     finally:
-        os.close(descriptor)
-    temporary.rename(path)
+        Path(name).unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # ‖ a secret that somebody used must not vanish with its name
+    finally:
+        os.close(folder)
 
 
-def _open_broker(settings: Settings, engine: sa.Engine, clock: Clock) -> Broker:
-    return EmbeddedBroker(engine, clock)
+def _open_broker(settings: Settings, engine: sa.Engine, parties: Iterable[str], clock: Clock) -> Broker:
+    if settings.embedded_broker:
+        return EmbeddedBroker(engine, clock)
+    return RabbitBroker(settings.broker_url, parties, clock=clock)
 
 
 @contextmanager

@@ -66,3 +66,16 @@ def _begin_immediate(connection: sa.Connection) -> None:
 def reading(engine: sa.Engine) -> sa.Engine:
     """*engine* for transactions that only read; on SQLite they then never wait for a writer."""
     return engine.execution_options(reading=True)
+
+
+_SEQUENCE = 0x6973_725F_7365_7175  # "isr_sequ": PostgreSQL's advisory locks are numbers
+
+
+def in_sequence(connection: sa.Connection) -> None:
+    """Lets one transaction at a time go on from here, in the whole database; the others wait until it ends.
+
+    For a transaction that reads what it then changes: call it first, so that it sees all that the one before
+    committed. On SQLite every writing transaction is in sequence from its start.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SEQUENCE)))

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from consent.verify import Report, verify
 from gateway.due import local_instant
-from gateway.hub import Hub, open_hub
+from gateway.hub import Hub, migrate, open_hub
 from gateway.sandbox import native
 from gateway.sandbox.agencies import Agencies, Inbox, Post, Records
 from gateway.sandbox.fss import FamilySafetySystem, posts
@@ -182,7 +182,9 @@ def _engine(engine: str, folder: Path) -> Iterator[Settings]:
     from gateway.sandbox.servers import private_servers  # noqa: PLC0415  # only this engine needs servers
 
     with private_servers(folder) as (database_url, broker_url):
-        yield Settings(data=folder, database_url=database_url, broker_url=broker_url)
+        settings = Settings(data=folder, database_url=database_url, broker_url=broker_url)
+        migrate(settings)
+        yield settings
 
 
 def _notify_releases(day: _Day) -> None:
