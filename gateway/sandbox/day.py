@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from adapters.adapter import Native
 from consent.verify import Report, verify
 from gateway.due import local_instant
 from gateway.hub import Hub, migrate, open_hub
@@ -196,7 +197,7 @@ def _notify_releases(day: _Day) -> None:
         day.settle()
 
 
-def _release_file(day: _Day, release: Release, n: int) -> native.Native:
+def _release_file(day: _Day, release: Release, n: int) -> Native:
     family = day.population.family(release.family)
     row = native.release_row(
         day.agencies.number("REL"), family.person(release.person), release, family.person(family.victim)
@@ -219,7 +220,7 @@ def _record_episodes(day: _Day) -> None:
     day.settle()
 
 
-def five_f(family: Family, episode: Episode) -> native.Native:
+def five_f(family: Family, episode: Episode) -> Native:
     """The officer's 5F record of *episode* in *family*, as Police's mobile capture sends it."""
     labels = {key: n for n, key in enumerate(episode.roles, start=1)}
     persons = []
@@ -290,7 +291,7 @@ def five_f(family: Family, episode: Episode) -> native.Native:
     )
 
 
-def _concern(day: _Day, episode: Episode) -> native.Native:
+def _concern(day: _Day, episode: Episode) -> Native:
     family = day.population.family(episode.family)
     child = family.person(episode.exposed[0])
     return native.record(
@@ -348,16 +349,17 @@ def _court_and_custody(day: _Day) -> None:
         who, hearing = family.person(episode.arrest.person), episode.arrest.hearing
         held = episode.arrest.outcome == "remanded-in-custody"
         parties = [native.person("justice", 1, "perpetrator", who, detail=False)]
-        result = {
+        result: dict[str, Any] = {
             "item": 1,
             "defendant": 1,
             "result": "RIC" if held else "ROB",
             "offenceCodes": list(hearing.offences),
         }
         if not held:
-            result["bail"] = {"conditions": list(hearing.bail_conditions)}
+            bail: dict[str, Any] = {"conditions": list(hearing.bail_conditions)}
             if hearing.bail_address is not None:
-                result["bail"]["address"] = native.address(hearing.bail_address)
+                bail["address"] = native.address(hearing.bail_address)
+            result["bail"] = bail
         document = native.record(
             "justice",
             "hearing-result",
@@ -442,10 +444,10 @@ _PLAYS: tuple[Callable[[_Day], None], ...] = (
 )
 
 
-def _by_party(sent: Iterable[Post]) -> Iterator[tuple[str, list[native.Native]]]:
+def _by_party(sent: Iterable[Post]) -> Iterator[tuple[str, list[Native]]]:
     """Runs of the same party, in order: what one agency sends in one go."""
     party: str | None = None
-    group: list[native.Native] = []
+    group: list[Native] = []
     for sender, file in sent:
         if sender != party and group and party is not None:
             yield party, group

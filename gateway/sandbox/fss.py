@@ -13,6 +13,7 @@ from gateway.due import first_contact_due, local_instant
 from gateway.sandbox import native
 from gateway.sandbox.agencies import Notice, Post, Records
 from gateway.sandbox.people import Episode, Person, Release
+from schemas.clock import NEW_ZEALAND
 
 PROVIDERS = {"christchurch": "ngo.aviva", "waikato-city": "ngo.manaaki", "waikato-rural": "ngo.manaaki"}
 # Tasks on a plan by its risk, as in the review: 17.9, 6.2 and 1.6 on average.
@@ -192,7 +193,7 @@ class FamilySafetySystem:
                     **self._head(item, f"PLAN-{n:05d}-OPEN", now),
                     "plan": f"PLAN-{n:05d}",
                     "lead": f"{provider}#{services}" if victims else "fss",
-                    "openedOn": now.astimezone(native.NEW_ZEALAND).date().isoformat(),
+                    "openedOn": now.astimezone(NEW_ZEALAND).date().isoformat(),
                     "specialists": specialists,
                     "people": self._people(item, detail=False),
                 }
@@ -201,7 +202,7 @@ class FamilySafetySystem:
 
     def alerts_and_reviews(self, now: datetime) -> Iterator[Native]:
         """Alert requests to Health and entitlement reviews to MSD for those at medium and high risk."""
-        today = now.astimezone(native.NEW_ZEALAND).date()
+        today = now.astimezone(NEW_ZEALAND).date()
         for n, item in enumerate(self.items, start=1):
             if item.risk == "low":
                 continue
@@ -244,7 +245,7 @@ class FamilySafetySystem:
                         "kind": "plan-closed",
                         **self._head(item, f"PLAN-{n:05d}-CLOSE", now),
                         "plan": f"PLAN-{n:05d}",
-                        "closedOn": now.astimezone(native.NEW_ZEALAND).date().isoformat(),
+                        "closedOn": now.astimezone(NEW_ZEALAND).date().isoformat(),
                         "reason": "moved-away",
                         "safetyRating": 2,
                         "people": self._people(item, detail=False),

@@ -317,7 +317,8 @@ def _head(facility: str, trigger: str, control: str, at: datetime, who: Person) 
     born = who.birth_date.strftime("%Y%m%d") if who.birth_date else ""
     nhi = who.identifiers["nhi"]
     return [
-        rf"MSH|^~\&|PAS|{_hl7(facility)}|ISR|HUB|{_hl7_time(at)}||ADT^{trigger}|{control}|P|2.4||||||UNICODE UTF-8",
+        rf"MSH|^~\&|PAS|{_hl7(facility)}|ISR|HUB|{_hl7_time(at)}||ADT^{trigger}|{control}|P|2.4"
+        "||||||UNICODE UTF-8",
         f"EVN|{trigger}|{_hl7_time(at)}",
         f"PID|1||{nhi}^^^&2.16.840.1.113883.2.18.2&ISO^NHI||{_hl7(name.family)}^{_hl7(name.given)}||{born}|{sex}",
     ]

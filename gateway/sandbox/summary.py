@@ -21,7 +21,9 @@ def print_summary(report: dict[str, Any], out: Console) -> None:
     )
     out.print(
         f"{report['submitted']:,} messages came in, {report['quarantined']} were set aside. "
-        f"Each was decided for every party that it could concern: {total:,} decisions, {decisions['permit']:,} in full, {decisions['reduced']:,} reduced, "
+        f""
+        f"Each was decided for every party that it could concern: {total:,} decisions, "
+        f"{decisions['permit']:,} in full, {decisions['reduced']:,} reduced, "
         f"{decisions['refer']:,} referred to a person, {decisions['refuse']:,} refused.",
         soft_wrap=True,
     )
