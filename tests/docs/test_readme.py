@@ -116,6 +116,12 @@ def test_readme_lists_every_command() -> None:
     assert [name for name in subcommands() if not re.search(rf"isr-hub {name}\b", table)] == []
 
 
+def test_readme_links_every_acceptance_test() -> None:
+    """A guarantee stands beside the test that would catch its breach."""
+    tests = sorted(path.name for path in (ROOT / "tests" / "acceptance").glob("test_*.py"))
+    assert [name for name in tests if f"(tests/acceptance/{name})" not in README] == []
+
+
 def example() -> str:
     """The README's `isr-hub explain`."""
     return next(block for _, block in _FENCE.findall(README) if "ledger entry" in block)
