@@ -23,6 +23,7 @@ from adapters.adapter import Adapter, Native, Reading, Transport
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
 from broker.outbox import Outbox, remember, seen
 from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
+from consent import inputs
 from consent.agreement import Agreements, Party
 from consent.ledger import Entry, Ledger
 from consent.minimise import minimise
@@ -276,6 +277,7 @@ class Exchange:
                 connection, (p for per_message in refs for p in per_message.values())
             )
             counted = DecisionCount()
+            asked: list[dict[str, Any]] = []
             entries: list[Entry] = []
             releases: list[tuple[int, Outgoing]] = []  # offset of the entry in the batch, message
             taken: dict[tuple[str, str], bytes] = {}
@@ -287,12 +289,15 @@ class Exchange:
                     buried.append((delivery, error))
                     continue
                 taken[message.source, message.id] = message.body_digest()
-                for entry, outgoing in self._disclose(message, kind, placed, pseudonyms, own, at, counted):
+                for entry, outgoing in self._disclose(
+                    message, kind, placed, pseudonyms, own, at, counted, asked
+                ):
                     if outgoing is not None:
                         releases.append((len(entries), outgoing))
                     entries.append(entry)
             remember(connection, taken, at)
             batch.save(connection)
+            inputs.keep(connection, asked)
             numbers = self._ledger.append(connection, entries)
             self.outbox.enqueue(
                 connection, [(numbers[offset], _numbered(o, numbers[offset])) for offset, o in releases]
@@ -344,6 +349,7 @@ class Exchange:
         own: Mapping[str, Mapping[str, list[dict[str, str]]]],
         at: str,
         counted: DecisionCount,
+        asked: list[dict[str, Any]],
     ) -> Iterable[tuple[Entry, Outgoing | None]]:
         """One decision per recipient, with its ledger entry and, where something is given, what leaves."""
         agreements = self._agreements()
@@ -360,6 +366,9 @@ class Exchange:
             at=self._clock(),
             elsewhere=placed.elsewhere,
         )
+        # Now: the next message of the batch may change the cases.
+        to = message.data["to"] if kind.audience == "addressee" else ""
+        asked.append(inputs.encode(inputs.Asked(message.id, to, question, inputs.unnumbered(question, own))))
         subjects = subjects_of(self._keys, message, placed, pseudonyms)
         recipients = self._recipients(agreements, message, kind, placed)
         for recipient, decided in _decided(agreements, question, recipients, own):

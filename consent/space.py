@@ -1,0 +1,309 @@
+"""The finite space of decisions: every situation that can make a difference to a recipient and one subject.
+
+A decision reads few things of a case, and each has few values: what the recipient does with whom, the risk,
+whether the case is open, what is known of a child's school and representative, where a perpetrator lives. A
+`Scene` is one choice of all of them, put together as a real case, so that `decide` itself answers and nobody
+has to believe a second account of it. Services count by what they can do: a seat at the table, a question, a
+service that may know a refuge, and any other service.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime, time
+from functools import cache
+from itertools import product
+from typing import Any, NamedTuple
+
+from consent.agreement import Agreements, Party
+from consent.case import Case, PersonInCase
+from consent.policy import COMPANIONS, Decision, Question, carried, decide
+from schemas.catalogue import published
+from schemas.classes import CASE, CLASSES, FRAME, Facet
+from schemas.clock import NEW_ZEALAND
+
+_PERSONS = {"victim": "v", "child": "c", "perpetrator": "p", "witness": "w", "associate": "a"}
+_BYSTANDER = "b"
+RISKS = (None, "low", "medium", "high")
+RANK = {"full": 3, "reduced": 2, "refer": 1, "": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One situation of a recipient towards one subject in *role*.
+
+    *services* are those of the recipient with the subject itself, *seat* its place at the meeting's table,
+    *elsewhere* a question about a bystander of the same case, *linked* a service for the perpetrator.
+    *representative* of the child is "", `victim`, `perpetrator` or `unknown`; *home* of the perpetrator is
+    `apart`, `shared`, `once at risk` (has been a victim of the case) or `unknown`.
+    """
+
+    role: str
+    audience: str = "table"
+    risk: str | None = "high"
+    open: bool = True
+    conflict: bool = False
+    seat: bool = False
+    services: tuple[str, ...] = ()
+    elsewhere: bool = False
+    linked: bool = False
+    school: bool = False
+    representative: str = ""
+    home: str = "apart"
+    was_perpetrator: bool = False
+    alone: bool = False
+
+    @property
+    def size(self) -> int:
+        """How much has to come together for this scene: the number of words that say it."""
+        return sum(getattr(self, f.name) != f.default for f in fields(self)[1:])
+
+    def words(self) -> str:
+        """The scene as readable text."""
+        subject = "anybody in the case" if self.role == CASE else f"the {self.role}"
+        said = [
+            f"risk {self.risk or 'not assessed'}",
+            "" if self.open else "case closed",
+            "message to this party alone" if self.audience == "addressee" else "message to the table",
+            "recorded conflict of interest" if self.conflict else "",
+            "recipient sits at the table" if self.seat else "",
+            f"recipient works with {subject} ({', '.join(self.services)})" if self.services else "",
+            "recipient was asked about a bystander of the case" if self.elsewhere else "",
+            "recipient works with the perpetrator" if self.linked else "",
+            "the child's school is known" if self.school else "",
+            f"the child's representative is {_REPRESENTATIVE[self.representative]}"
+            if self.representative
+            else "",
+            _HOME[self.home],
+            f"{subject} was once the perpetrator" if self.was_perpetrator else "",
+            "nobody at risk is named beside" if self.alone else "",
+        ]
+        return "; ".join(s for s in said if s)
+
+    def question(
+        self, recipient: str, type: str, purpose: str, source: str, facets: Iterable[Facet], at: datetime
+    ) -> Question:
+        """What *recipient* would be decided for when a message holds *facets* about the subject and nothing
+        else.
+        """
+        names = {role: p for role, p in _PERSONS.items() if role in ("victim", "child", "perpetrator")}
+        if self.alone:
+            names = {role: p for role, p in names.items() if role == "perpetrator"}
+        if self.role != CASE:
+            names[self.role] = _PERSONS[self.role]
+        subject = "" if self.role == CASE else _PERSONS[self.role]
+        people = {p: self._person(role) for role, p in names.items()}
+        people[_BYSTANDER] = PersonInCase(["associate"])
+        if self.home == "unknown":
+            people.pop("p", None)
+        case = Case("example", "", self.open, self.risk, people)
+        case.assignments = {
+            *((recipient, subject or _BYSTANDER, service) for service in self.services),
+            *([(recipient, "*", "table")] if self.seat else ()),
+            *([(recipient, _BYSTANDER, "asked")] if self.elsewhere else ()),
+            *([(recipient, "p", "pos")] if self.linked else ()),
+            # A school is asked about the pupil, also where the message is about the case.
+            *([(recipient, "c", s) for s in self.services] if self.role == CASE and self.school else ()),
+        }
+        if self.conflict:
+            case.conflicts = {recipient}
+        holdings = {p: frozenset[Facet]() for p in names.values()}
+        return Question(
+            type=type,
+            purpose=purpose,
+            audience=self.audience,
+            source=source,
+            roles={p: role for role, p in names.items()},
+            pseudonyms={p: p for p in names.values()},
+            holdings={**holdings, "": frozenset(), subject: frozenset(facets)},
+            cases=(case,),
+            at=at,
+        )
+
+    def _person(self, role: str) -> PersonInCase:
+        person = PersonInCase([role], {"elsewhere" if role == "perpetrator" else "home"})
+        if self.was_perpetrator and role == self.role:
+            person.roles.insert(0, "perpetrator")
+        if role == "perpetrator" and self.home == "shared":
+            person.households = {"home"}
+        if role == "perpetrator" and self.home == "once at risk":
+            person.roles.insert(0, "victim")
+        if role == "child":
+            person.school = "school" if self.school else None
+            person.representative = {"victim": "v", "perpetrator": "p", "unknown": "x"}.get(
+                self.representative
+            )
+        return person
+
+
+_REPRESENTATIVE = {
+    "victim": "the victim",
+    "perpetrator": "the perpetrator",
+    "unknown": "nobody the case knows",
+}
+_HOME = {
+    "apart": "",
+    "shared": "the perpetrator lives where somebody at risk lives",
+    "once at risk": "the perpetrator was once a victim of this case",
+    "unknown": "the case does not know the perpetrator",
+}
+_RELATIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"elsewhere": True},
+    {"seat": True},
+    {"services": ("asked",)},
+    {"services": ("ivs",)},
+    {"services": ("pos",)},
+    {"seat": True, "services": ("asked",)},
+)
+
+
+@cache
+def scenes(role: str) -> tuple[Scene, ...]:
+    """Every scene about a subject in *role*, the smallest first."""
+    facts: list[dict[str, Any]] = [{}]
+    children = [
+        {"school": school, "representative": by}
+        for school, by in product((False, True), ("", "victim", "perpetrator", "unknown"))
+    ]
+    if role == CASE:
+        facts = children
+    elif role == "child":
+        facts = [{**c, "was_perpetrator": was} for c, was in product(children, (False, True))]
+    elif role == "perpetrator":
+        facts = [
+            {"home": home, "alone": alone}
+            for home, alone in product(_HOME, (False, True))
+            if not (alone and home == "shared")  # nobody to share it with
+        ]
+    elif role == "victim":
+        facts = [{"was_perpetrator": was} for was in (False, True)]
+    else:
+        facts = [
+            {"was_perpetrator": was, "alone": alone} for was, alone in product((False, True), (False, True))
+        ]
+    found = [
+        Scene(role, audience, risk, opened, conflict, linked=linked, **relation, **fact)
+        for audience, risk, opened, conflict, linked, relation, fact in product(
+            ("table", "addressee"), RISKS, (True, False), (False, True), (False, True), _RELATIONS, facts
+        )
+    ]
+    return tuple(sorted(found, key=lambda scene: scene.size))
+
+
+class Carrier(NamedTuple):
+    """A published type that can hold *facet* about a role, and whether in its reduced view."""
+
+    type: str
+    facet: Facet
+    reduced: bool
+    purpose: str
+    audience: str
+
+
+@cache
+def carriers(role: str, data_class: str) -> tuple[Carrier, ...]:
+    """The types that can hold *data_class* about *role*; empty when no message does."""
+    found: dict[tuple[str, Facet], Carrier] = {}
+    for kind in published():
+        for about, facet, reduced, _ in carried(kind.shape):
+            if about == role and facet.name == data_class:
+                before = found.get((kind.name, facet))
+                wide = reduced or (before is not None and before.reduced)
+                found[kind.name, facet] = Carrier(kind.name, facet, wide, kind.purpose, kind.audience)
+    return tuple(sorted(found.values()))
+
+
+@cache
+def facets_about(role: str) -> tuple[Facet, ...]:
+    """Every facet that a message can hold about *role*, and each class as such."""
+    found = {Facet(c.name, c.locates) for c in CLASSES.values() if c.name != FRAME}
+    found.update(c.facet for name in CLASSES if name != FRAME for c in carriers(role, name))
+    return tuple(sorted(found))
+
+
+def noon(day: date) -> datetime:
+    """An instant on *day* in New Zealand."""
+    return datetime.combine(day, time(12), NEW_ZEALAND)
+
+
+def outcome(decision: Decision, role: str, facet: Facet) -> str:
+    """What *decision* comes to for *facet* about *role*: full, reduced, refer or ""."""
+    ref = "" if role == CASE else _PERSONS[role]
+    view = decision.given.get(ref, {}).get(facet, "")
+    return view or ("refer" if (role, facet.name) in decision.referred else "")
+
+
+class Asker:
+    """Puts scenes to `decide` for one recipient, purpose and source under one set of agreements."""
+
+    def __init__(
+        self, agreements: Agreements, recipient: Party, purpose: str, source: str, at: datetime
+    ) -> None:
+        self._agreements, self._recipient = agreements, recipient
+        self._purpose, self._source, self._at = purpose, source, at
+
+    def one(self, scene: Scene, carrier: Carrier) -> str:
+        """The outcome for one facet alone in a message of its carrier's type."""
+        decision = self._decide(scene, carrier.type, (carrier.facet,))
+        return outcome(decision, scene.role, carrier.facet)
+
+    def all(self, scene: Scene) -> Mapping[Facet, str]:
+        """The outcome for every facet about the scene's subject, each as if it stood alone."""
+        found: dict[Facet, str] = {}
+        for type, facets in _quietly(scene.role):
+            decision = self._decide(scene, type, facets)
+            found.update((facet, outcome(decision, scene.role, facet)) for facet in facets)
+        for facet, type in _reducible(scene.role):
+            if found[facet] not in ("full", "reduced"):
+                decision = self._decide(scene, type, (facet,))
+                found[facet] = outcome(decision, scene.role, facet)
+        return found
+
+    def _decide(self, scene: Scene, type: str, facets: Iterable[Facet]) -> Decision:
+        question = scene.question(self._recipient.id, type, self._purpose, self._source, facets, self._at)
+        return decide(self._agreements, question, self._recipient)
+
+
+@cache
+def _matter(type: str) -> frozenset[str]:
+    held = carried(published()[type].shape)
+    return frozenset(facet.name for _, facet, _, listed in held if not listed) - COMPANIONS
+
+
+@cache
+def _quietly(role: str) -> tuple[tuple[str, frozenset[Facet]], ...]:
+    """All facets about *role* in few questions, each of a type that is about something else: names are then
+    not held back for lack of their matter, so that many facets can be asked about at once.
+    """
+    asked: list[tuple[str, frozenset[Facet]]] = []
+    left = set(facets_about(role))
+    for type in sorted((t.name for t in published()), key=lambda name: (len(_matter(name)), name)):
+        quiet = {facet for facet in left if facet.name not in _matter(type)}
+        if _matter(type) and quiet:
+            asked.append((type, frozenset(quiet)))
+            left -= quiet
+    return tuple(asked)
+
+
+@cache
+def _reducible(role: str) -> tuple[tuple[Facet, str], ...]:
+    first: dict[Facet, str] = {}
+    for name in CLASSES:
+        for carrier in carriers(role, name):
+            if carrier.reduced:
+                first.setdefault(carrier.facet, carrier.type)
+    return tuple(first.items())
+
+
+def without(scene: Scene) -> Iterator[tuple[str, Scene]]:
+    """*scene* less one caution that it has, with the name of the caution."""
+    if scene.conflict:
+        yield "a conflict of interest", replace(scene, conflict=False)
+    if scene.linked:
+        yield "a link to the perpetrator", replace(scene, linked=False)
+    if scene.representative in ("perpetrator", "unknown"):
+        yield "a perpetrator as representative", replace(scene, representative="")
+    if scene.home != "apart":
+        yield "a home that tells", replace(scene, home="apart")
+    if scene.was_perpetrator:
+        yield "a past as perpetrator", replace(scene, was_perpetrator=False)
