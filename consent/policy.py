@@ -271,7 +271,8 @@ def _decide(
                 if pseudonym == "*":
                     seated |= bit
     if not linked and recipient.kind in NGO:
-        linked = not cases.perpetrators.isdisjoint(own)
+        # Being asked about the perpetrator is not working with him.
+        linked = any(not own[p] <= {"asked"} for p in cases.perpetrators if p in own)
     # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the
     # perpetrator.
     everybody = frozenset(own.pop("*", _NO_SERVICES))
@@ -355,11 +356,13 @@ class _Matter(NamedTuple):
 @cache
 def _matter(type_name: str) -> _Matter:
     try:
-        held = list(carried(published()[type_name].shape))
+        published_type = published()[type_name]
     except UnknownType:
         return _Matter(frozenset(), frozenset())
+    held = list(carried(published_type.shape))
     return _Matter(
-        frozenset(facet.name for _, facet, _, listed in held if not listed) - COMPANIONS,
+        (frozenset(facet.name for _, facet, _, listed in held if not listed) | published_type.matter)
+        - COMPANIONS,
         frozenset((role, facet) for role, facet, reduced, _ in held if reduced),
     )
 

@@ -445,9 +445,18 @@ class Exchange:
             (again if delivery.headers["id"] in ended else waiting).append(delivery)
             ended.add(delivery.headers["id"])
         adapter = self._adapter_of(party)
-        natives = [
-            (d.headers["id"], adapter.write(Message.from_json(orjson.loads(d.body)), party)) for d in waiting
-        ]
+        natives: list[tuple[str, Native]] = []
+        for delivery in list(waiting):
+            try:
+                native = adapter.write(Message.from_json(orjson.loads(delivery.body)), party)
+            except Exception as error:
+                # One that cannot be written must not hold up the others. Not the error's text: it may repeat
+                # the message.
+                log.error("a delivery to %s cannot be written: %s", party, type(error).__name__)  # noqa: TRY400
+                self._broker.bury([(delivery, HubError("the adapter cannot write this delivery").as_json())])
+                waiting.remove(delivery)
+            else:
+                natives.append((delivery.headers["id"], native))
         answers = self._transport.send(party, natives)
         # ‖ The recipient has them. A crash here sends them again under the same delivery ids, which has no
         # second effect there.

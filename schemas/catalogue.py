@@ -34,8 +34,8 @@ _CLOCK_SKEW = timedelta(minutes=5)  # agencies' clocks differ; more than this is
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A classified property: its facet by the role of the person it is about. *identifiers* marks an ID-XREF value,
-    *person_ref* a reference to a person of the same message.
+    """A classified property: its facet by the role of the person it is about. *identifiers* marks an
+    ID-XREF value, *person_ref* a reference to a person of the same message.
     """
 
     facets: Mapping[str, Facet]
@@ -60,7 +60,8 @@ class Branch:
 @dataclass(frozen=True, slots=True)
 class MessageType:
     """One published type. *audience* is `table` (every party at the case's table is considered) or
-    `addressee` (only `data.to`); *senders* are the agencies that may send it, or `any`.
+    `addressee` (only `data.to`); *senders* are the agencies that may send it, or `any`; *matter* adds the
+    classes in `people` that the message is about.
     """
 
     name: str
@@ -68,6 +69,7 @@ class MessageType:
     audience: str
     purpose: str
     senders: frozenset[str]
+    matter: frozenset[str]
     opens_case: bool
     shape: Branch
     schema_id: str
@@ -104,6 +106,7 @@ class Catalogue:
                 audience=_one_of(document, "x-audience", ("table", "addressee"), name),
                 purpose=str(document["x-purpose"]),
                 senders=frozenset(document["x-senders"]),
+                matter=frozenset(document.get("x-matter", ())),
                 opens_case=bool(document.get("x-opens-case", False)),
                 shape=shape,
                 schema_id=str(document["$id"]),
