@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from adapters.adapter import Adapter, Native, Reading, Transport
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
 from broker.outbox import Outbox, remember, seen
-from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
+from broker.retry import DELIVERY_LIMIT, backoff, classify, is_exhausted
 from consent import inputs
 from consent.agreement import Agreements, Party
 from consent.ledger import Entry, Ledger
@@ -84,6 +84,8 @@ class Exchange:
         self._engine, self._broker, self._ledger, self._catalogue = engine, broker, ledger, catalogue
         self._agreements, self._keys, self._adapter_of = agreements, keys, adapter_of
         self._transport, self._telemetry, self._clock = transport, telemetry, clock
+        self._has_carried = False
+        self._excused: dict[str, int] = {}  # by id: deliveries that failed by no fault of the message
         self._people = People(keys)
         self._cases = Cases(keys, self._table_parties)
         self.outbox = Outbox(engine, broker)
@@ -190,33 +192,40 @@ class Exchange:
         return kept
 
     def carry(self, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
-        """Carries up to *limit* submissions that are waiting; returns how many were settled. Safe to repeat
-        at any point.
-        """
-        deliveries = self._broker.receive(SUBMISSIONS, limit, wait_seconds)
+        """Carries up to *limit* waiting submissions; returns how many were settled. Safe to repeat always."""
+        first = limit if self._has_carried else 1
+        deliveries = self._broker.receive(SUBMISSIONS, first, wait_seconds)
         if not deliveries:
             return 0
-        self._telemetry.batch.observe(len(deliveries))
         with self._telemetry.carry_seconds.time():
             try:
+                # What ended the processes before this one is carried alone: beside it, all look as guilty.
+                if first < limit and not is_exhausted(deliveries[0].attempts):
+                    deliveries += self._broker.receive(SUBMISSIONS, limit - first)
+                self._telemetry.batch.observe(len(deliveries))
                 self._carry(deliveries)
-            except BaseException:
-                # Nothing of this batch is committed, or all of it is and the inbox knows: give it back and
-                # let the caller decide when to try again.
+            except BaseException as error:
+                if isinstance(error, Exception) and not classify(error, DELIVERY_LIMIT).is_final:
+                    # An outage, however long, sets nobody's message aside.
+                    self._excused.update((d.headers["id"], d.attempts + 1) for d in deliveries)
+                # Nothing of this batch is committed, or all of it is and the inbox knows. The caller waits.
                 self._broker.requeue(deliveries)
                 raise
+        self._has_carried = True
+        for delivery in deliveries:
+            self._excused.pop(delivery.headers["id"], None)
         return len(deliveries)
 
     def _carry(self, deliveries: Sequence[Delivery]) -> None:
-        suspects = [d for d in deliveries if is_exhausted(d.attempts)]
-        if suspects and len(deliveries) > 1:
+        attempts = max(d.attempts - self._excused.get(d.headers["id"], 0) for d in deliveries)
+        if is_exhausted(attempts) and len(deliveries) > 1:
             # Somebody's handling ended the process again and again. Alone, each harms only itself.
             self._one_by_one(deliveries)
             return
         buried: list[tuple[Delivery, HubError]]
         try:
-            if suspects and suspects[0].attempts >= 2 * DELIVERY_LIMIT:
-                buried = [(suspects[0], Exhausted())]
+            if attempts >= 2 * DELIVERY_LIMIT:
+                buried = [(deliveries[0], Exhausted())]
             else:
                 buried = self._commit(deliveries)
         except (sa.exc.DBAPIError, HubError):
@@ -232,9 +241,8 @@ class Exchange:
                 "a submission is set aside: %s at %s:%s", type(error).__name__, where.filename, where.lineno
             )
             buried = [(deliveries[0], HubError("the hub failed on this message; its log says where"))]
-        # ‖ The transaction is committed. A crash here leaves entries without a checkpoint and releases
-        # unpublished: the next `carry` or `finish`
-        # signs and publishes them; the submissions are delivered again and the inbox drops them.
+        # ‖ The transaction is committed. A crash here leaves entries unsigned and releases unpublished: the
+        # next `publish` sees to both; the submissions are delivered again and the inbox drops them.
         self.publish()
         # ‖ Everything released is confirmed by the broker. A crash here redelivers the submissions, which the
         # inbox drops.
