@@ -25,6 +25,8 @@ IDENTIFIER_KINDS = frozenset({"POL", "OT", "COR", "HNZ", "GP", "MSD", "ACC", "MO
 SAFE_ADDRESS_SERVICES = frozenset({"ivs", "refuge"})
 
 _ABOUT_THOSE_AT_RISK = frozenset({"ADDR-V", "ADDR-SAFE", "EXCL-ZONE", "CONTACT-V", "FSP-V", "VIEWS", "LOC-P"})
+# Somebody else's even beside the perpetrator: an order names him, and the address that it protects.
+_OF_OTHERS = frozenset({"ADDR-V", "ADDR-SAFE", "CONTACT-V"})
 _FOR_A_REPRESENTATIVE = frozenset({"CHILD-HH", "EDU-ENROL", "HEALTH-ALERT"}) | {
     n for n, c in CLASSES.items() if c.health
 }
@@ -105,9 +107,9 @@ def _linked(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect
         # The one exception: a coarse zone may reach the electronic monitoring unit, and only through a
         # person of the holder.
         return Effect.NO_RELEASE if who.kind == "COR" and who.capacity == "em" else Effect.NOTHING
-    if subject.role != "perpetrator" and (facet.locates or facet.name in _ABOUT_THOSE_AT_RISK):
-        return Effect.NOTHING
-    return None
+    about_others = facet.locates or facet.name in _ABOUT_THOSE_AT_RISK
+    hidden = facet.name in _OF_OTHERS if subject.role == "perpetrator" else about_others
+    return Effect.NOTHING if hidden else None
 
 
 def _health_alert(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:

@@ -242,7 +242,9 @@ class World:
         if self.linked and name == "EXCL-ZONE":
             return not self.em
         hidden = name in ("ADDR-V", "ADDR-SAFE", "CONTACT-V", "FSP-V", "VIEWS", "LOC-P") or locates
-        return self.linked and role != "perpetrator" and hidden
+        if role == "perpetrator":  # what stands beside him in an order is not his
+            hidden = name in ("ADDR-V", "ADDR-SAFE", "CONTACT-V")
+        return self.linked and hidden
 
     def not_by_software(self, name, role, locates, text, view):
         """Not given, though a person may be asked."""
