@@ -11,6 +11,7 @@ rejection by JSON Pointer.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -26,10 +27,20 @@ from referencing.jsonschema import DRAFT202012
 from schemas.classes import CASE, CLASSES, ROLES, Facet
 from schemas.clock import NEW_ZEALAND, instant_of
 from schemas.errors import BadCatalogue, InvalidMessage, Problem, UnknownType
-from schemas.identifiers import NHI, is_nhi
+from schemas.identifiers import NHI, is_nhi, is_test_nhi
 
 MAX_DEPTH = 24
 _CLOCK_SKEW = timedelta(minutes=5)  # agencies' clocks differ; more than this is a date in the future
+
+
+# jsonschema checks formats only where optional packages are installed; these are the ones we use.
+FORMATS = jsonschema.FormatChecker(formats=("date",))
+_RFC3339 = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2})")
+
+
+@FORMATS.checks("date-time", raises=ValueError)
+def _is_instant(value: object) -> bool:
+    return not isinstance(value, str) or (bool(_RFC3339.fullmatch(value)) and instant_of(value) is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +91,12 @@ class MessageType:
 class Catalogue:
     """All published message types, loaded and checked once."""
 
-    def __init__(self, documents: Mapping[str, Mapping[str, Any]]) -> None:
-        """*documents*: file name without `.json`, to schema. Raises `BadCatalogue` with file and property."""
-        self._registry: Registry[Any] = Registry().with_resources(
+    def __init__(self, documents: Mapping[str, Mapping[str, Any]], *, test_numbers: bool = True) -> None:
+        """*documents*: file name without `.json`, to schema; *test_numbers*: whether NHI numbers of the
+        testing range are taken. Raises `BadCatalogue` with file and property.
+        """
+        self._test_numbers = test_numbers
+        self.registry: Registry[Any] = Registry().with_resources(
             (str(d["$id"]), Resource.from_contents(d, default_specification=DRAFT202012))
             for d in documents.values()
         )
@@ -154,7 +168,7 @@ class Catalogue:
         data = message["data"]
         if not kind.accepts.is_valid(data):
             raise InvalidMessage("the data is not valid", *self._explain(kind.schema, data, "/data"))
-        problems = list(_references(data))
+        problems = list(_references(data, self._test_numbers))
         self._dates(kind.schema, data, "/data", now, problems)
         if instant_of(message["time"]) > now + _CLOCK_SKEW:
             problems.append(Problem("/time", "lies in the future", "send the time at which it happened"))
@@ -163,9 +177,7 @@ class Catalogue:
         return kind
 
     def _explain(self, schema: Mapping[str, Any], value: Any, prefix: str) -> list[Problem]:
-        validator = jsonschema.Draft202012Validator(
-            schema, registry=self._registry, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-        )
+        validator = jsonschema.Draft202012Validator(schema, registry=self.registry, format_checker=FORMATS)
         found = sorted(validator.iter_errors(value), key=lambda e: (len(e.absolute_path), str(e.json_path)))
         problems: list[Problem] = []
         for error in found[:20]:
@@ -213,7 +225,7 @@ class Catalogue:
         """*schema* with `$ref` followed; keywords beside a `$ref` stay, as in 2020-12."""
         merged = dict(schema)
         while "$ref" in merged:
-            resolved = self._registry.resolver(base_uri=base).lookup(merged.pop("$ref"))
+            resolved = self.registry.resolver(base_uri=base).lookup(merged.pop("$ref"))
             base = resolved.resolver._base_uri or base
             merged = {**resolved.contents, **merged}
         return merged, base
@@ -290,7 +302,7 @@ def about_whom(branch: Branch, item: Mapping[str, Any], above: str) -> str:
     return str(item["ref"] if branch.about == "self" else item.get(branch.about, above))
 
 
-def _references(data: Mapping[str, Any]) -> Iterator[Problem]:
+def _references(data: Mapping[str, Any], test_numbers: bool) -> Iterator[Problem]:
     """Refs are unique, every reference points at a person of the message, identifiers are well formed."""
     people = data.get("people", ())
     refs: set[str] = set()
@@ -300,7 +312,7 @@ def _references(data: Mapping[str, Any]) -> Iterator[Problem]:
                 f"/data/people/{i}/ref", "is used twice", "give every person of the message a ref of its own"
             )
         refs.add(person["ref"])
-    yield from _walk_references(data, "/data", refs)
+    yield from _walk_references(data, "/data", refs, test_numbers)
 
 
 _REFERRING = frozenset(
@@ -318,8 +330,17 @@ _REFERRING = frozenset(
 )
 
 
-def _walk_references(value: Any, pointer: str, refs: set[str]) -> Iterator[Problem]:
+def _walk_references(value: Any, pointer: str, refs: set[str], test_numbers: bool) -> Iterator[Problem]:
     if isinstance(value, dict):
+        if (
+            value.get("system") == NHI
+            and "value" in value
+            and not test_numbers
+            and is_test_nhi(value["value"])
+        ):
+            yield Problem(
+                f"{pointer}/value", "is a test number", "send real people to this hub, tests to another"
+            )
         if value.get("system") == NHI and "value" in value and not is_nhi(value["value"]):
             yield Problem(
                 f"{pointer}/value",
@@ -336,11 +357,11 @@ def _walk_references(value: Any, pointer: str, refs: set[str]) -> Iterator[Probl
                             "use the ref of a person in people",
                         )
             elif isinstance(item, dict | list):
-                yield from _walk_references(item, f"{pointer}/{key}", refs)
+                yield from _walk_references(item, f"{pointer}/{key}", refs, test_numbers)
     elif isinstance(value, list):
         for i, item in enumerate(value):
             if isinstance(item, dict | list):
-                yield from _walk_references(item, f"{pointer}/{i}", refs)
+                yield from _walk_references(item, f"{pointer}/{i}", refs, test_numbers)
 
 
 def _past_dates(value: Any, paths: Any) -> Iterator[tuple[str, str, str]]:
@@ -416,7 +437,7 @@ def _one_of(document: Mapping[str, Any], key: str, allowed: tuple[str, ...], nam
 
 
 @cache
-def published() -> Catalogue:
+def published(*, test_numbers: bool = True) -> Catalogue:
     """The catalogue of the schemas that come with the hub."""
     folder = files("schemas") / "messages"
     return Catalogue(
@@ -424,7 +445,8 @@ def published() -> Catalogue:
             entry.name.removesuffix(".json"): json.loads(entry.read_text(encoding="utf-8"))
             for entry in folder.iterdir()
             if entry.name.endswith(".json")
-        }
+        },
+        test_numbers=test_numbers,
     )
 
 
