@@ -15,7 +15,7 @@ import pika.exceptions
 import sqlalchemy.exc
 import tenacity
 
-from schemas.errors import BadAgreement, BadCatalogue, BadSettings, HubError, LedgerContradiction
+from schemas.errors import BadAgreement, BadCatalogue, BadSettings, HubError, LedgerContradiction, Unconfirmed
 
 DELIVERY_LIMIT = 5  # deliveries of a message whose handling fails in a way nobody foresaw
 FIRST_DELAY_SECONDS = 1.0
@@ -61,6 +61,17 @@ def classify(error: Exception, attempts: int = 0) -> Verdict:
     if isinstance(error, HubError) or is_exhausted(attempts):
         return Verdict(None, described)
     return Verdict(backoff(attempts), described)
+
+
+def is_outside(error: BaseException) -> bool:
+    """Whether *error* comes from what the hub stands on (database, RabbitMQ, its own files), so that no
+    message is at fault."""
+    return isinstance(error, (*_SERVER_AWAY, *_HUB_UNFIT, Unconfirmed))
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Whether the database raised *error*: it may be away, or it may not take what it was given."""
+    return isinstance(error, sqlalchemy.exc.DBAPIError)
 
 
 def is_exhausted(attempts: int) -> bool:

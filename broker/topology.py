@@ -7,14 +7,19 @@ to 4.x) are always written out.
 """
 
 import base64
+import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+import pika
+import pika.exceptions
 from pika.spec import BasicProperties
 
 from broker.broker import SUBMISSIONS, Delivery, deliveries_to
+from schemas.errors import BadSettings
 
 DEAD_LETTERS = "dead-letters"
 DEAD_LETTER_EXCHANGE = "isr.dead-letters"
@@ -143,6 +148,31 @@ def definitions(
     }
 
 
+def declare_at(url: str, parties: Iterable[str]) -> None:
+    """Declares everything for *parties* in the RabbitMQ at *url*. Raises `BadSettings` when it cannot be
+    reached, or holds one of the queues with other arguments."""
+    try:
+        with contextlib.closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+            declare(connection.channel(), parties)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        # RabbitMQ's text names the queue and the argument, and nothing else.
+        raise BadSettings(f"RabbitMQ refuses the topology: {error.reply_text}") from error
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise BadSettings(
+            "RabbitMQ cannot be reached or used: check ISR_HUB_BROKER_URL, that the server runs, and its log"
+        ) from error
+
+
+def virtual_host_of(url: str) -> str:
+    """The virtual host that *url* names; RabbitMQ's default when it names none."""
+    return str(pika.URLParameters(url).virtual_host) if url else "/"
+
+
+def hashed(passwords: Mapping[str, str]) -> dict[str, str]:
+    """*passwords* (by party) as `definitions` takes them, each with a salt of its own."""
+    return {party: password_hash(password, os.urandom(4)) for party, password in passwords.items()}
+
+
 def password_hash(password: str, salt: bytes) -> str:
     """*password* as RabbitMQ stores it: base64 of *salt* (4 random bytes) and SHA-256 over salt and
     password."""
@@ -157,7 +187,7 @@ def _exchanges() -> dict[str, str]:
 
 
 def _queues(parties: Iterable[str]) -> dict[str, dict[str, Any]]:
-    names = [SUBMISSIONS, DOOR]
+    names = [DOOR]
     names += [name for party in parties for name in (deliveries_to(party), mailbox_of(party))]
     working = {
         "x-queue-type": "quorum",
@@ -166,8 +196,10 @@ def _queues(parties: Iterable[str]) -> dict[str, dict[str, Any]]:
         "x-overflow": "reject-publish",  # at-least-once dead-lettering requires it
         "x-delivery-limit": _DELIVERY_LIMIT,
     }
+    # One consumer at a time, the others ready to take over: submissions are carried in the order they came.
+    submissions = {**working, "x-single-active-consumer": True}
     dead = {"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-delivery-limit": _LOOKS}
-    return {DEAD_LETTERS: dead, **{name: dict(working) for name in names}}
+    return {DEAD_LETTERS: dead, SUBMISSIONS: submissions, **{name: dict(working) for name in names}}
 
 
 def _bindings(parties: Iterable[str]) -> list[tuple[str, str, str]]:

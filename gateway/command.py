@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.settings import Settings, from_environment
-from schemas.errors import HubError
+from schemas.errors import BadSettings, HubError
 
 GOOD, WRONG, MISUSED = 0, 1, 2
 out = Console(highlight=False)
@@ -90,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("part", choices=("gateway", "exchange", "adapters", "all"))
     run.add_argument("--until-idle", action="store_true", help="end when nothing can be moved any more")
     add("migrate", "bring the database to this version", _migrate)
+    topology = add("topology", "the hub's queues in RabbitMQ, and one user for each party", _topology)
+    topology.add_argument("action", choices=("export", "declare"))
+    topology.add_argument(
+        "--passwords",
+        type=Path,
+        help="with export: file of the parties' passwords (JSON); missing ones are made and written there",
+    )
     letters = add("dead-letters", "what was set aside: list it, send it again", _dead_letters)
     letters.add_argument("action", choices=("list", "retry"))
     letters.add_argument("number", nargs="?", help="with retry: the number, or `all`")
@@ -233,6 +241,39 @@ def _migrate(given: argparse.Namespace) -> int:
     return GOOD
 
 
+def _topology(given: argparse.Namespace) -> int:
+    from broker.topology import declare_at, definitions, hashed, virtual_host_of
+    from consent.agreement import Agreements
+    from gateway.hub import agreements_folder
+
+    settings = _settings(given)
+    parties = sorted(Agreements.load(agreements_folder(settings)).parties)
+    if given.action == "export":
+        hashes = hashed(_passwords(given.passwords, parties)) if given.passwords else {}
+        _print_json(definitions(parties, hashes, virtual_host_of(settings.broker_url)))
+        return GOOD
+    if settings.embedded_broker:
+        raise BadSettings("ISR_HUB_BROKER_URL names no RabbitMQ")
+    declare_at(settings.broker_url, parties)
+    _print_json({"parties": parties}) if given.json else out.print(f"declared for {len(parties)} parties")
+    return GOOD
+
+
+def _passwords(path: Path, parties: Sequence[str]) -> dict[str, str]:
+    """The parties' passwords in *path*, after the missing ones were made and written there (mode 0600)."""
+    known: dict[str, str] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    missing = {party: secrets.token_urlsafe(24) for party in parties if party not in known}
+    if missing:
+        known |= missing
+        # Whole or not at all: with half of it, agencies would be locked out.
+        part = path.with_name(path.name + ".new")
+        part.unlink(missing_ok=True)
+        part.touch(mode=0o600)
+        part.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
+    return {party: known[party] for party in parties}
+
+
 def _dead_letters(given: argparse.Namespace) -> int:
     from gateway.hub import open_hub
 
@@ -260,7 +301,8 @@ def _dead_letters(given: argparse.Namespace) -> int:
             err.print("say which: a number, or all")
             return MISUSED
         results = {number: hub.exchange.send_again(number) for number in wanted}
-        hub.exchange.finish()
+        if hub.settings.embedded_broker:  # else the hub's processes are at work
+            hub.exchange.finish()
     if given.json:
         _print_json(
             {

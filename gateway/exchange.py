@@ -21,8 +21,9 @@ import sqlalchemy as sa
 
 from adapters.adapter import Adapter, Native, Reading, Transport
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
+from broker.hand import Hand
 from broker.outbox import Outbox, remember, seen
-from broker.retry import DELIVERY_LIMIT, backoff, classify, is_exhausted
+from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from consent import inputs
 from consent.agreement import Agreements, Party
 from consent.ledger import Entry, Ledger
@@ -37,16 +38,8 @@ from schemas.canonical import canonical_trusted
 from schemas.catalogue import Catalogue, MessageType, holdings
 from schemas.classes import Facet
 from schemas.clock import Clock, rfc3339
-from schemas.database import in_sequence, reading
-from schemas.errors import (
-    Exhausted,
-    HubError,
-    IdentityReused,
-    InvalidMessage,
-    NotFound,
-    NotSent,
-    Problem,
-)
+from schemas.database import answers, in_sequence, reading
+from schemas.errors import Exhausted, HubError, IdentityReused, InvalidMessage, NotFound, NotSent, Problem
 from schemas.message import CONTENT_TYPE, Message, decode, identity
 
 log = logging.getLogger("isr_hub.exchange")
@@ -85,10 +78,10 @@ class Exchange:
         self._agreements, self._keys, self._adapter_of = agreements, keys, adapter_of
         self._transport, self._telemetry, self._clock = transport, telemetry, clock
         self._has_carried = False
-        self._excused: dict[str, int] = {}  # by id: deliveries that failed by no fault of the message
         self._people = People(keys)
         self._cases = Cases(keys, self._table_parties)
         self.outbox = Outbox(engine, broker)
+        self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
 
     def accept(self, party: str, natives: Sequence[Native]) -> list[Receipt]:
         """Takes native bytes that *party* sent; one receipt each. When it returns, whatever was accepted
@@ -194,30 +187,26 @@ class Exchange:
     def carry(self, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
         """Carries up to *limit* waiting submissions; returns how many were settled. Safe to repeat always."""
         first = limit if self._has_carried else 1
-        deliveries = self._broker.receive(SUBMISSIONS, first, wait_seconds)
+        deliveries = self._hand.take(first, wait_seconds)
         if not deliveries:
             return 0
         with self._telemetry.carry_seconds.time():
             try:
                 # What ended the processes before this one is carried alone: beside it, all look as guilty.
-                if first < limit and not is_exhausted(deliveries[0].attempts):
+                if len(deliveries) == first < limit and not is_exhausted(deliveries[0].attempts):
                     deliveries += self._broker.receive(SUBMISSIONS, limit - first)
                 self._telemetry.batch.observe(len(deliveries))
                 self._carry(deliveries)
             except BaseException as error:
-                if isinstance(error, Exception) and not classify(error, DELIVERY_LIMIT).is_final:
-                    # An outage, however long, sets nobody's message aside.
-                    self._excused.update((d.headers["id"], d.attempts + 1) for d in deliveries)
                 # Nothing of this batch is committed, or all of it is and the inbox knows. The caller waits.
-                self._broker.requeue(deliveries)
+                self._hand.keep(deliveries, error)
                 raise
         self._has_carried = True
-        for delivery in deliveries:
-            self._excused.pop(delivery.headers["id"], None)
+        self._hand.settled()
         return len(deliveries)
 
     def _carry(self, deliveries: Sequence[Delivery]) -> None:
-        attempts = max(d.attempts - self._excused.get(d.headers["id"], 0) for d in deliveries)
+        attempts = max(d.attempts for d in deliveries)
         if is_exhausted(attempts) and len(deliveries) > 1:
             # Somebody's handling ended the process again and again. Alone, each harms only itself.
             self._one_by_one(deliveries)

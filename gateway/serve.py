@@ -1,37 +1,41 @@
-"""The hub's processes: the door (HTTP), the exchange (carry) and the adapters (deliver); together in one, or
-each alone.
+"""The hub's processes: the doors (HTTP, AMQP), the exchange (carry) and the adapters (deliver); together in
+one, or each alone.
 
 Every loop does the same: take what is there, and when the world outside is away, wait as `broker.retry` says
 and try again. All state is in the two servers (or the embedded file), so any process may be killed at any
-time.
+time. SIGTERM ends one politely: every loop finishes the batch in hand.
 """
 
 import json
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import uvicorn
+from prometheus_client import start_http_server
 from rich.console import Console
 
-from broker.retry import backoff, classify
+from broker.retry import LONGEST_RECONNECT_SECONDS, backoff, classify
+from gateway.amqp_door import take_in
 from gateway.door import create_app
 from gateway.hub import Hub, open_hub
-from gateway.settings import Settings
-from schemas.errors import AlreadyDecided
+from gateway.settings import Settings, address_of
 
 log = logging.getLogger("isr_hub.serve")
+PARTS = ("gateway", "exchange", "adapters")
 _WAIT_SECONDS = (
     0.25  # how long an idle loop waits for the first message before it looks whether it should end
 )
+_Step = Callable[[float], int]  # moves what is there, waiting at most so many seconds for it; says how much
 
 
 def serve(settings: Settings, out: Console) -> int:
     """The whole hub with its console, until SIGTERM or Ctrl-C."""
-    with open_hub(settings) as hub:
+    with _ending() as stopping, open_hub(settings) as hub:
         out.print(f"The hub listens on http://{settings.listen}/ (data in {settings.data}). Ctrl-C ends it.")
-        _together(hub, ["gateway", "exchange", "adapters"], out)
+        _together(hub, PARTS, stopping, out)
     return 0
 
 
@@ -39,89 +43,117 @@ def run(settings: Settings, part: str, *, until_idle: bool, as_json: bool) -> in
     """One *part* of the hub, or all of it, until SIGTERM; with *until_idle* until nothing can be moved any
     more.
     """
-    with open_hub(settings) as hub:
+    parts = PARTS if part == "all" else (part,)
+    with _ending() as stopping, open_hub(settings) as hub:
         if until_idle:
-            moved = _until_idle(hub, part)
+            moved = _until_idle(hub, parts, stopping)
             print(
                 json.dumps({"moved": moved}) if as_json else f"{moved} steps settled; nothing is left to move"
             )
         else:
-            _together(hub, ["gateway", "exchange", "adapters"] if part == "all" else [part], Console())
+            _together(hub, parts, stopping, Console())
     return 0
 
 
-def _until_idle(hub: Hub, part: str) -> int:
-    if part == "exchange":
-        moved = hub.exchange.publish()
-        while (count := hub.exchange.carry()) > 0:
-            moved += count
-        return moved
-    if part == "adapters":
-        return sum(_drain(hub, party) for party in sorted(hub.agreements.parties))
-    return hub.exchange.finish()
-
-
-def _drain(hub: Hub, party: str) -> int:
-    moved = 0
-    while (count := hub.exchange.deliver(party)) > 0:
-        moved += count
-    return moved
-
-
-def _together(hub: Hub, parts: list[str], out: Console) -> None:
+@contextmanager
+def _ending() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set, from before anything is opened."""
     stopping = threading.Event()
-    threads: list[threading.Thread] = []
+    former = {
+        number: signal.signal(number, lambda *_: stopping.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield stopping
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _steps(hub: Hub, parts: tuple[str, ...]) -> Mapping[str, _Step]:
+    """The loops of *parts*, by name."""
+    steps: dict[str, _Step] = {}
+    if "gateway" in parts and not hub.settings.embedded_broker:
+        steps["AMQP door"] = lambda seconds: take_in(hub, wait_seconds=seconds)
     if "exchange" in parts:
-        hub.exchange.publish()  # what a crash left signed or unsigned, but unpublished
-        threads.append(_loop("exchange", lambda: hub.exchange.carry(wait_seconds=_WAIT_SECONDS), stopping))
+        steps["exchange"] = _carry(hub)
     if "adapters" in parts:
         for party in sorted(hub.agreements.parties):
-            threads.append(_loop(f"adapter {party}", _deliver(hub, party), stopping))
+            steps[f"adapter {party}"] = _deliver(hub, party)
+    return steps
+
+
+def _carry(hub: Hub) -> _Step:
+    started = False
+
+    def step(seconds: float) -> int:
+        nonlocal started
+        if not started:
+            hub.exchange.publish()  # what a crash left signed or unsigned, but unpublished
+            started = True
+        return hub.exchange.carry(wait_seconds=seconds)
+
+    return step
+
+
+def _deliver(hub: Hub, party: str) -> _Step:
+    return lambda seconds: hub.exchange.deliver(party, wait_seconds=seconds)
+
+
+def _until_idle(hub: Hub, parts: tuple[str, ...], stopping: threading.Event) -> int:
+    steps, total, moved = _steps(hub, parts), 0, True
+    while moved and not stopping.is_set():
+        moved = False
+        for step in steps.values():
+            while not stopping.is_set() and (count := step(0.0)) > 0:
+                total += count
+                moved = True
+    return total
+
+
+def _together(hub: Hub, parts: tuple[str, ...], stopping: threading.Event, out: Console) -> None:
+    if hub.settings.metrics:
+        host, port = address_of(hub.settings.metrics)
+        server, watcher = start_http_server(port, host, hub.telemetry.registry)
+    threads = [_loop(name, step, stopping) for name, step in _steps(hub, parts).items()]
     try:
         if "gateway" in parts:
-            host, _, port = hub.settings.listen.rpartition(":")
-            # uvicorn turns SIGTERM and Ctrl-C into a graceful end: requests in hand are answered.
+            host, port = address_of(hub.settings.listen)
+            # uvicorn turns SIGTERM and Ctrl-C into a graceful end (requests in hand are answered), and then
+            # raises the signal again, for us.
             uvicorn.run(
                 create_app(hub, out),
                 host=host,
-                port=int(port),
+                port=port,
                 log_level="warning",
                 access_log=False,
                 server_header=False,
             )
         else:
-            _wait_for_signal(stopping)
+            stopping.wait()
     finally:
         stopping.set()
         for thread in threads:
             thread.join()
+        if hub.settings.metrics:
+            server.shutdown()
+            server.server_close()
+            watcher.join()
 
 
-def _deliver(hub: Hub, party: str) -> Callable[[], int]:
-    return lambda: hub.exchange.deliver(party, wait_seconds=_WAIT_SECONDS)
-
-
-def _loop(name: str, step: Callable[[], int], stopping: threading.Event) -> threading.Thread:
+def _loop(name: str, step: _Step, stopping: threading.Event) -> threading.Thread:
     def work() -> None:
         failures = 0
         while not stopping.is_set():
             try:
-                step()
+                step(_WAIT_SECONDS)
                 failures = 0
-            except AlreadyDecided:
-                continue  # another worker was faster; the inbox drops it at the next try
             except Exception as error:
                 verdict = classify(error, failures)
-                log.warning("%s: %s; trying again", name, verdict.error["code"])
-                stopping.wait(verdict.delay_seconds or backoff(failures))
+                log.warning("%s: %s; trying again", name, verdict.error["detail"])
+                # Nobody is spared by a longer pause: this is one worker, and the servers are ours.
+                stopping.wait(min(verdict.delay_seconds or backoff(failures), LONGEST_RECONNECT_SECONDS))
                 failures += 1
 
     thread = threading.Thread(target=work, name=name)
     thread.start()
     return thread
-
-
-def _wait_for_signal(stopping: threading.Event) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    stopping.wait()

@@ -22,6 +22,7 @@ class Settings:
     agreements: Path | None = None  # None: the agreements that come with the hub
     origin: str = "isr-hub.example.nz/ledger"  # the ledger's name in checkpoints
     listen: str = "127.0.0.1:8080"
+    metrics: str = ""  # address and port of a process's own metrics; empty: only the HTTP door shows its own
     issuer: str = ""  # OAuth issuer of access tokens; empty: the sandbox issuer in *data*
     audience: str = "isr-hub"
     jwks: str = ""  # file or https URL with the issuer's public keys
@@ -63,7 +64,17 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
     return settings
 
 
+def address_of(text: str) -> tuple[str, int]:
+    """Host and port of *text*, such as `127.0.0.1:8080` or `[::1]:8080`. Raises `BadSettings`."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise BadSettings("an address is written host:port, such as 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
+
+
 def _parsed(field: str, value: str) -> object:
+    if field in ("listen", "metrics"):
+        address_of(value)
     if field in ("data", "agreements"):
         return Path(value)
     if field == "production":

@@ -68,6 +68,16 @@ def reading(engine: sa.Engine) -> sa.Engine:
     return engine.execution_options(reading=True)
 
 
+def answers(engine: sa.Engine) -> bool:
+    """Whether the database behind *engine* answers at all."""
+    try:
+        with reading(engine).connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+    except sa.exc.DBAPIError:
+        return False
+    return True
+
+
 _SEQUENCE = 0x6973_725F_7365_7175  # "isr_sequ": PostgreSQL's advisory locks are numbers
 
 

@@ -19,9 +19,11 @@ from time import perf_counter
 from typing import Any
 
 import orjson
+import sqlalchemy as sa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adapters.adapter import Native
+from consent.ledger import ledger_entry
 from consent.verify import Report, verify
 from gateway.due import local_instant
 from gateway.hub import Hub, migrate, open_hub
@@ -33,6 +35,8 @@ from gateway.sandbox.population import Population, build
 from gateway.sandbox.rates import rates
 from gateway.settings import Settings
 from schemas.clock import NEW_ZEALAND
+from schemas.database import open_database
+from schemas.errors import BadSettings
 
 _POLICE_KINDS = {
     "partner": "Partner",
@@ -185,7 +189,18 @@ def _engine(engine: str, folder: Path) -> Iterator[Settings]:
     with private_servers(folder) as (database_url, broker_url):
         settings = Settings(data=folder, database_url=database_url, broker_url=broker_url)
         migrate(settings)
+        _require_empty(settings)
         yield settings
+
+
+def _require_empty(settings: Settings) -> None:
+    """A day is played into a ledger of its own: beside another's entries its figures would mean nothing."""
+    database = open_database(settings.database)
+    with database.connect() as connection:
+        entry = connection.execute(sa.select(ledger_entry.c.idx).limit(1)).first()
+    database.dispose()
+    if entry is not None:
+        raise BadSettings("the database holds a ledger already; give the demo an empty one, or none at all")
 
 
 def _notify_releases(day: _Day) -> None:

@@ -107,7 +107,8 @@ def _rabbitmq(folder: Path, more: Iterable[str]) -> Iterator[Rabbit]:
     # Our own port mapper in the foreground: the one Erlang would start by itself outlives the server.
     with (
         _running([str(epmd), "-port", str(mapper), "-address", _LOOPBACK], environment, folder / "epmd.out"),
-        _running([str(program)], environment, folder / "rabbit.out") as process,
+        # Nothing of it is kept, and a graceful end takes six seconds.
+        _running([str(program)], environment, folder / "rabbit.out", signal.SIGKILL) as process,
     ):
         _await(process, folder / "rabbit.out", lambda: _speaks_amqp(amqp) and _listens(web))
         yield server
@@ -288,10 +289,10 @@ def _running(
     finally:
         # The group is ours alone: it holds what this command started.
         with contextlib.suppress(ProcessLookupError):
-            if stop is signal.SIGTERM:
-                os.killpg(process.pid, stop)
-            else:
+            if stop is signal.SIGINT:
                 process.send_signal(stop)
+            else:
+                os.killpg(process.pid, stop)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
