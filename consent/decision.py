@@ -1,0 +1,88 @@
+"""The question and the answer of a decision: values without content, compared, remembered and written to the
+ledger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from consent.case import Case
+from schemas.classes import Facet
+
+
+class Outcome(StrEnum):
+    """What a decision comes to."""
+
+    PERMIT = "permit"
+    REDUCED = "reduced"
+    REFER = "refer"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One message, as far as deciding needs it: no content, only which facets it holds about whom.
+
+    *roles* and *pseudonyms* are by the message's own refs; *holdings* has "" for the case. *cases* are all
+    cases that the people of the message belong to: assigned in any, linked in any, highest risk of all.
+    *elsewhere* are other cases of its perpetrators: they give nobody anything, but the home that he shares
+    with a victim of another case is hers there, and so everywhere.
+    """
+
+    type: str
+    purpose: str
+    audience: str
+    source: str
+    roles: Mapping[str, str]
+    pseudonyms: Mapping[str, str]
+    holdings: Mapping[str, frozenset[Facet]]
+    cases: tuple[Case, ...]
+    at: datetime
+    elsewhere: tuple[Case, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one party may receive of one message, and everything an auditor asks about it. Holds no content.
+
+    *given* says for each ref ("" for the case) which facet in which view, `full` or `reduced`; FRAME is
+    implicit. *withheld* are (role, class, reason): a guard's code, `unmet-` and a condition, `no-clause`,
+    `needs-person`, `reduced-view` or `names-alone`. Equal decisions may be one object; its mappings cannot
+    be changed.
+    """
+
+    outcome: Outcome
+    given: Mapping[str, Mapping[Facet, str]]
+    withheld: tuple[tuple[str, str, str], ...]
+    referred: tuple[tuple[str, str], ...]
+    clauses: tuple[str, ...]
+    conditions: Mapping[str, bool]
+    reasons: tuple[str, ...]
+    guards: tuple[str, ...]
+    obligations: tuple[str, ...]
+    basis: tuple[str, ...]
+    purpose: str
+    recipient: str = ""
+
+
+class FrozenDict(dict[Any, Any]):
+    """A dict that cannot be changed; still a dict for JSON encoders. Remembered decisions share theirs.
+
+    *plans* is the minimiser's memory of what this grant means for the objects of a message.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.plans: dict[Any, Any] = {}
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError("a decision cannot be changed")
+
+    __setitem__ = __delitem__ = update = pop = popitem = _refuse
+    clear = setdefault = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as what it is."""
+        return FrozenDict, (dict(self),)
