@@ -83,14 +83,13 @@ def _steps(hub: Hub, parts: tuple[str, ...]) -> Mapping[str, _Step]:
 
 
 def _carry(hub: Hub) -> _Step:
-    started = False
-
     def step(seconds: float) -> int:
-        nonlocal started
-        if not started:
-            hub.exchange.publish()  # what a crash left signed or unsigned, but unpublished
-            started = True
-        return hub.exchange.carry(wait_seconds=seconds)
+        carried = hub.exchange.carry(wait_seconds=seconds)
+        if not carried:
+            # Nothing to carry is the time to sign what was appended since: the outcomes of deliveries, and
+            # what a crash left unsigned or unpublished.
+            hub.exchange.publish()
+        return carried
 
     return step
 
@@ -107,6 +106,8 @@ def _until_idle(hub: Hub, parts: tuple[str, ...], stopping: threading.Event) -> 
             while not stopping.is_set() and (count := step(0.0)) > 0:
                 total += count
                 moved = True
+    if "exchange" in parts:
+        hub.exchange.publish()
     return total
 
 
