@@ -138,7 +138,10 @@ def test_decide_never_widens_when_a_caution_is_added(
 
     cautions: list[Any] = [
         lambda c: c.conflicts.add(recipient),
-        lambda c: c.assignments.clear(),
+        # Not those to a perpetrator: what links is lifted with them.
+        lambda c: c.assignments.difference_update(
+            {a for a in c.assignments if not c.has_role(a[1], "perpetrator")}
+        ),
         lambda c: setattr(c, "open", False),
         lambda c: setattr(c, "risk", None),
     ]
