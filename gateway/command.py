@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--data", type=Path, default=Path("var/demo"), help="folder to make anew (default: var/demo)"
     )
-    demo.add_argument("--episodes", type=int, default=119)
-    demo.add_argument("--releases", type=int, default=10)
+    demo.add_argument("--episodes", type=_count, default=119)
+    demo.add_argument("--releases", type=_count, default=10)
     demo.add_argument("--seed", type=int, default=7)
     demo.add_argument("--engine", choices=("embedded", "real"), default="embedded")
     serve = add("serve", "the hub with its console", _serve)
@@ -104,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    """A number of things, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("is less than nothing")
+    return number
+
+
 def _settings(given: argparse.Namespace, **more: Any) -> Settings:
     return from_environment(data=given.data, **more)
 
@@ -116,14 +124,18 @@ def _demo(given: argparse.Namespace) -> int:
     from gateway.sandbox.day import run_day
     from gateway.sandbox.summary import print_summary
 
-    report = run_day(
-        given.data,
-        episodes=given.episodes,
-        releases=given.releases,
-        seed=given.seed,
-        engine=given.engine,
-        show_progress=not given.json,
-    )
+    try:
+        report = run_day(
+            given.data,
+            episodes=given.episodes,
+            releases=given.releases,
+            seed=given.seed,
+            engine=given.engine,
+            show_progress=not given.json,
+        )
+    except FileExistsError as error:  # the folder is somebody else's
+        err.print(str(error), markup=False, soft_wrap=True)
+        return MISUSED
     if given.json:
         _print_json(report)
     else:
