@@ -106,10 +106,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     """A number of things, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("is less than nothing")
-    return number
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError("is not a whole number from 0")
+    return int(text)
 
 
 def _settings(given: argparse.Namespace, **more: Any) -> Settings:
