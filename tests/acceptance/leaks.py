@@ -1,7 +1,7 @@
 """Looks for people in what the hub leaves behind: which texts of the invented population stand where.
 
-Independent of the policy: who may have what is worked out here from three plain sources, the population (whose
-text it is), the schemas (which classes carry such a text), the clauses (which classes a party is granted).
+Independent of the policy: who may have what is worked out here from three plain sources, the population
+(whose text it is), the schemas (which classes carry such a text), the clauses (which classes are granted).
 """
 
 import base64

@@ -107,7 +107,7 @@ class HeaderWitness:
         return broker
 
 
-class _Kept:
+class Kept:
     """A transport into memory."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ def replay(
     """Gives the submissions of *steps* to a new hub in *folder* at the same times; what the parties received,
     and the ledger."""
     now = [steps[0].at]
-    kept = _Kept()
+    kept = Kept()
     with open_hub(Settings(data=folder, agreements=agreements), clock=lambda: now[0], transport=kept) as hub:
         for step in steps:
             now[0] = step.at
