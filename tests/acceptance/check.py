@@ -117,11 +117,17 @@ def _without(out: Iterable[tuple[str, Key]], known: Collection[Key]) -> Iterator
     return ((what, key) for what, key in out if key not in known)
 
 
+def unpublished(disk: Disk) -> list[str]:
+    """Whether releases wait in the outbox. None must, when there is nothing left to carry: only what is
+    carried next would move them."""
+    return [f"{len(disk.unpublished)} releases wait in the outbox"] if disk.unpublished else []
+
+
 def stuck(disk: Disk) -> list[str]:
     """What waits where nothing will move it. Must be empty when the hub has nothing left to do."""
-    wrong = [f"{len(disk.unpublished)} releases wait in the outbox"] if disk.unpublished else []
     depths = Counter(queue for queue, *_ in disk.queued)
-    return wrong + [f"{depth} messages wait in {queue}" for queue, depth in sorted(depths.items())]
+    waiting = [f"{depth} messages wait in {queue}" for queue, depth in sorted(depths.items())]
+    return unpublished(disk) + waiting
 
 
 def settled(hub: Hub, accepted: Collection[Key], letters: Collection[tuple[str, str]]) -> list[str]:

@@ -8,11 +8,14 @@ A write fails in two ways: nothing of it was kept, or all of it was kept and the
 failed (the answer got lost). Either it ends the process, or the process hears an error and goes on.
 """
 
+import os
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -135,6 +138,13 @@ def point_of(written: dict[str, tuple[str, Any]]) -> str:
         if mark in written:
             return point
     return "start"
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A new folder, in memory where there is room for one: these tests end processes, not the power."""
+    with TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as made:
+        yield Path(made)
 
 
 class Recipients:
