@@ -46,7 +46,7 @@ class RabbitServer:
         """Runs rabbitmqctl on the server; only on a private one."""
         if self.environment is None:
             raise UnavailableError("this needs a RabbitMQ of our own")
-        program = [RABBITMQ_PROGRAMS / "rabbitmqctl", *command]
+        program = [str(RABBITMQ_PROGRAMS / "rabbitmqctl"), *command]
         subprocess.run(program, env=self.environment, check=True, capture_output=True, timeout=START_SECONDS)
 
     def new_virtual_host(self) -> str:

@@ -1,0 +1,453 @@
+"""The hub's processes on real servers: killed, cut off and sent everything twice, they lose nothing and do
+nothing twice; and agencies that send by AMQP.
+"""
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pika
+import pika.exceptions
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from adapters.adapter import Native
+from broker.broker import SUBMISSIONS, deliveries_to
+from broker.outbox import inbox
+from broker.topology import DOOR, DOOR_EXCHANGE, mailbox_of
+from consent.ledger import ledger_entry, ledger_head
+from consent.placing import case_table
+from consent.verify import verify
+from gateway.command import main
+from gateway.hub import Hub, migrate, open_hub
+from gateway.sandbox.day import five_f
+from gateway.sandbox.population import stream
+from gateway.settings import Settings
+from schemas.database import in_sequence
+from schemas.errors import Unconfirmed
+from tests import servers
+
+PATIENCE_SECONDS = 120.0
+EPISODES = 240
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+# The command itself, on a day when the agreements are in force.
+PROGRAM = """
+import functools, sys, time
+from datetime import UTC, datetime, timedelta
+from gateway import command, hub, serve
+began = time.monotonic()
+def clock(): return datetime(2026, 11, 22, 3, tzinfo=UTC) + timedelta(seconds=time.monotonic() - began)
+serve.open_hub = functools.partial(hub.open_hub, clock=clock)
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def settings(rabbitmq_url: str, postgresql_empty_database: str, tmp_path: Path) -> Settings:
+    settings = Settings(
+        data=tmp_path / "hub", database_url=postgresql_empty_database, broker_url=rabbitmq_url
+    )
+    migrate(settings)
+    return settings
+
+
+@pytest.fixture
+def hub(settings: Settings) -> Iterator[Hub]:
+    with open_hub(settings, clock=lambda: NOW) as hub:
+        yield hub
+
+
+@contextlib.contextmanager
+def running(settings: Settings, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """`isr-hub run` on *settings*, killed at the end if it still runs."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "ISR_HUB_DATA": str(settings.data),
+        "ISR_HUB_DATABASE_URL": settings.database_url,
+        "ISR_HUB_BROKER_URL": settings.broker_url,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "run", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def until(holds: Callable[[], bool], *processes: "subprocess.Popen[bytes]") -> None:
+    """Waits until *holds*; fails at once when one of *processes* has ended."""
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, threading.Event()
+    while not holds():
+        assert time.monotonic() < deadline
+        for process in processes:
+            assert process.poll() is None, process.communicate()[1].decode()[-2000:]
+        pause.wait(0.05)
+
+
+def ended(process: "subprocess.Popen[bytes]") -> int:
+    """The exit status of *process* after a polite request to end."""
+    process.send_signal(signal.SIGTERM)
+    return process.wait(PATIENCE_SECONDS)
+
+
+def size(engine: sa.Engine) -> int:
+    """Entries in the ledger, read on a connection that survives nothing: the test cuts them too."""
+    while True:
+        try:
+            with engine.connect() as connection:
+                return int(connection.execute(sa.select(ledger_head.c.size)).scalar_one())
+        except sa.exc.OperationalError:
+            continue
+
+
+def entries(hub: Hub) -> list[dict[str, Any]]:
+    return [json.loads(raw) for raw in hub.ledger.entries(0, hub.ledger.head().size)]
+
+
+def waiting(hub: Hub) -> int:
+    """Messages that wait for the hub's own processes."""
+    return sum(
+        hub.broker.depth(q) for q in (SUBMISSIONS, *(deliveries_to(p) for p in hub.agreements.parties))
+    )
+
+
+def accepted_at_last(hub: Hub, party: str, natives: list[Native]) -> list[str]:
+    """The ids that *natives* got, sent again until there is an answer, as an agency's system does."""
+    while True:
+        try:
+            receipts = hub.exchange.accept(party, natives)
+        except (Unconfirmed, sa.exc.OperationalError):
+            continue
+        assert [r.rejected for r in receipts] == [[]] * len(natives)
+        return [message for receipt in receipts for message in receipt.accepted]
+
+
+def cut_database(url: str) -> int:
+    """Ends every connection to the database of *url*; returns how many there were."""
+    with psycopg.connect(servers.driver_url(url), autocommit=True) as connection:
+        return len(
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            ).fetchall()
+        )
+
+
+def assert_everything_once(hub: Hub, accepted: set[str]) -> None:
+    """Sent = taken = decided, once for each candidate; released = received, exactly; and the ledger proves
+    it to an outsider.
+    """
+    with hub.engine.connect() as connection:
+        taken = set(connection.execute(sa.select(inbox.c.message)).scalars())
+        kinds = Counter(connection.execute(sa.select(ledger_entry.c.kind)).scalars())
+    log = entries(hub)
+    decisions = [e for e in log if e["kind"] != "delivery"]
+    assert taken == accepted
+    assert {e["message"] for e in decisions} == accepted
+    decided = Counter((e["message"], e["party"]) for e in decisions)
+    assert max(decided.values()) == 1
+    released = {(e["party"], e["disclosure"]) for e in log if e["kind"] == "disclosure"}
+    delivered = Counter(
+        (e["party"], e["message"]) for e in log if e["kind"] == "delivery" and e["outcome"] == "delivered"
+    )
+    received = Counter(
+        (file.parts[-3], file.name.partition(".")[0])
+        for file in (hub.settings.data / "agencies").glob("*/received/*")
+        if file.name.count(".") == 1
+    )
+    assert len(released) > EPISODES
+    assert set(received) == set(delivered) == released
+    assert max(received.values()) == 1
+    assert kinds["delivery"] == len(released)
+    assert hub.broker.dead_letters() == []
+    hub.ledger.export(hub.settings.data / "export")
+    report = verify(hub.settings.data / "export", str(hub.settings.data / "ledger.vkey"))
+    assert report.ok, report.findings
+    assert hub.ledger.checkpoint() == hub.ledger.sign()
+
+
+def test_workers_lose_nothing_and_do_nothing_twice_when_killed_and_cut_off(
+    settings: Settings, hub: Hub, rabbitmq_server: servers.RabbitServer, rabbitmq_url: str
+) -> None:
+    """Two exchanges and the adapters at work while everything is sent one to three times; one exchange is
+    frozen in the middle and killed, then every connection to the database cut, and every one to RabbitMQ."""
+    rng = random.Random(11)
+    natives = [five_f(i.family, i.episode) for i in stream(11, EPISODES, days=300)]
+    sent = [native for native in natives for _ in range(rng.randint(1, 3))]
+    parts = [sent[start : start + 10] for start in range(0, len(sent), 10)]
+    accepted: set[str] = set()
+
+    def send(count: int) -> None:
+        for part in parts[:count]:
+            accepted.update(accepted_at_last(hub, "police", part))
+        del parts[:count]
+
+    third = len(parts) // 3
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(running(settings, "exchange"))
+        send(2)
+        until(lambda: size(hub.engine) > 0, first)  # so it is the one at work
+        second = stack.enter_context(running(settings, "exchange"))
+        adapters = stack.enter_context(running(settings, "adapters"))
+        first.send_signal(signal.SIGSTOP)  # wherever it is now; what it has in hand stays there
+        send(third)
+        assert taken_in(hub) < len(accepted)
+        first.kill()
+        first = stack.enter_context(running(settings, "exchange"))
+        send(third)
+        assert cut_database(settings.database_url) > 0
+        send(third)
+        rabbitmq_server.control(
+            "close_all_connections", "--vhost", urlsplit(rabbitmq_url).path[1:], "a test cuts them"
+        )
+        send(len(parts))
+
+        until(lambda: hub_is_idle(hub, accepted), first, second, adapters)
+        assert [ended(process) for process in (first, second, adapters)] == [0, 0, 0]
+
+    assert_everything_once(hub, accepted)
+
+
+def taken_in(hub: Hub) -> int:
+    """Submissions that were carried."""
+    with hub.engine.connect() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(inbox)).scalar_one())
+
+
+def hub_is_idle(hub: Hub, accepted: set[str]) -> bool:
+    with hub.engine.connect() as connection:
+        kinds = Counter(connection.execute(sa.select(ledger_entry.c.kind)).scalars())
+    return (
+        taken_in(hub) >= len(accepted) and kinds["delivery"] >= kinds["disclosure"] > 0 and waiting(hub) == 0
+    )
+
+
+def test_run_until_idle_moves_everything_and_ends(settings: Settings, hub: Hub) -> None:
+    natives = [five_f(i.family, i.episode) for i in stream(12, 30, days=30)]
+    accepted = accepted_at_last(hub, "police", natives)
+
+    for part in ("exchange", "adapters"):
+        with running(settings, part, "--until-idle", "--json") as process:
+            said, complained = process.communicate(timeout=PATIENCE_SECONDS)
+            assert process.returncode == 0, complained.decode()
+            assert json.loads(said)["moved"] > 0
+    with running(settings, "all", "--until-idle", "--json") as process:
+        assert json.loads(process.communicate(timeout=PATIENCE_SECONDS)[0]) == {"moved": 0}
+
+    log = entries(hub)
+    assert {e["message"] for e in log if e["kind"] != "delivery"} == set(accepted)
+    kinds = Counter(e["kind"] for e in log)
+    assert kinds["delivery"] == kinds["disclosure"] > 0
+
+
+def test_whole_hub_in_one_process_ends_politely_and_shows_its_metrics(settings: Settings, hub: Hub) -> None:
+    door, metrics = servers.free_ports(2)
+    with running_all(settings, door, metrics) as process:
+        until(lambda: answers(f"http://127.0.0.1:{door}/v1/health/live"), process)
+        accepted = accepted_at_last(
+            hub, "police", [five_f(i.family, i.episode) for i in stream(13, 5, days=30)]
+        )
+        until(lambda: hub_is_idle(hub, set(accepted)), process)
+        shown = httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
+
+        assert ended(process) == 0
+
+    assert "isr_decisions_total{" in shown
+
+
+@contextlib.contextmanager
+def running_all(settings: Settings, door: int, metrics: int) -> Iterator["subprocess.Popen[bytes]"]:
+    program = PROGRAM.replace(
+        "began =",
+        f"import os; os.environ['ISR_HUB_LISTEN'] = '127.0.0.1:{door}'; "
+        f"os.environ['ISR_HUB_METRICS'] = '127.0.0.1:{metrics}'\nbegan =",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "PROGRAM", program)
+        with running(settings, "all") as process:
+            yield process
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code < 500
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture
+def agencies(
+    settings: Settings,
+    rabbitmq_server: servers.RabbitServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[str], pika.BlockingConnection]:
+    """Connects as a party, after an operator has given RabbitMQ what `isr-hub topology export` wrote."""
+    monkeypatch.setenv("ISR_HUB_BROKER_URL", settings.broker_url)
+    monkeypatch.setenv("ISR_HUB_DATABASE_URL", settings.database_url)
+    passwords = tmp_path / "passwords.json"
+    assert main(["topology", "export", "--passwords", str(passwords), "--data", str(settings.data)]) == 0
+    definitions = json.loads(capsys.readouterr().out)
+    rabbitmq_server.call("POST", "/api/definitions", json.dumps(definitions).encode())
+    assert passwords.stat().st_mode & 0o777 == 0o600
+    known = json.loads(passwords.read_text("utf-8"))
+    assert main(["topology", "export", "--passwords", str(passwords), "--data", str(settings.data)]) == 0
+    capsys.readouterr()
+    assert json.loads(passwords.read_text("utf-8")) == known
+    place = urlsplit(settings.broker_url)
+
+    def connect(party: str) -> pika.BlockingConnection:
+        url = f"amqp://{quote(party, safe='')}:{known[party]}@{place.hostname}:{place.port}{place.path}"
+        return pika.BlockingConnection(pika.URLParameters(url))
+
+    return connect
+
+
+def test_agency_that_publishes_by_amqp_enters_the_same_journey(
+    agencies: Callable[[str], pika.BlockingConnection], settings: Settings, hub: Hub
+) -> None:
+    """What it sends is carried; what cannot be read waits among the dead letters under its name."""
+    native = five_f(*next((i.family, i.episode) for i in stream(14, 1, days=1)))
+    with contextlib.closing(agencies("police")) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for body, media_type in ((native.content, native.media_type), (b"{", "application/json"), (b"", "")):
+            properties = pika.BasicProperties(content_type=media_type, delivery_mode=2)
+            channel.basic_publish(DOOR_EXCHANGE, "police", body, properties, mandatory=True)
+
+    with running(settings, "gateway", "--until-idle", "--json") as process:
+        said, complained = process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0, complained.decode()
+    with running(settings, "exchange", "--until-idle", "--json") as process:
+        process.communicate(timeout=PATIENCE_SECONDS)
+
+    assert json.loads(said) == {"moved": 3}
+    decisions = [e for e in entries(hub) if e["kind"] != "delivery"]
+    assert {e["source"] for e in decisions} == {"police"}
+    assert len({e["message"] for e in decisions}) == 1
+    letters = hub.broker.dead_letters()
+    assert [(d.queue, d.headers["party"]) for d in letters] == [("accept", "police")] * 2
+    assert hub.broker.depth(DOOR) == 0
+
+
+def test_user_of_an_agency_can_do_nothing_but_send_as_itself(
+    agencies: Callable[[str], pika.BlockingConnection],
+) -> None:
+    """With the definitions as the command writes them; what else there is to try, the broker's tests try."""
+    forbidden: list[Callable[[Any], object]] = [
+        lambda c: c.basic_get(mailbox_of("corrections")),
+        lambda c: c.basic_get(deliveries_to("police")),
+        lambda c: c.basic_get(SUBMISSIONS),
+        lambda c: c.basic_publish(DOOR_EXCHANGE, "corrections", b"x"),
+        lambda c: c.basic_publish("", SUBMISSIONS, b"x"),
+        lambda c: c.queue_declare("own"),
+        lambda c: c.exchange_declare("own"),
+    ]
+    with contextlib.closing(agencies("police")) as connection:
+        for attempt in forbidden:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
+                attempt(channel)
+            assert refused.value.reply_code == 403
+
+
+def test_carry_sees_what_another_worker_committed_to_the_same_case(hub: Hub) -> None:
+    """A worker that comes while another is at work on a case waits, and then starts from what that one left;
+    it must not have read the case before."""
+    one, other = two_episodes_of_one_case()
+    accepted_at_last(hub, "police", [one])
+    assert hub.exchange.carry() == 1
+    accepted_at_last(hub, "police", [other])
+    failures: list[BaseException] = []
+
+    def carry() -> None:
+        try:
+            while hub.exchange.carry(wait_seconds=1.0) == 0:
+                continue
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=carry)
+    with hub.engine.begin() as connection:
+        in_sequence(connection)
+        case = connection.execute(sa.select(case_table)).one()
+        facts = json.loads(case.facts)
+        changed = json.dumps({**facts, "conflicts": ["ngo.aviva#ivs"]})
+        connection.execute(sa.update(case_table).values(facts=changed))
+        thread.start()
+        until(lambda: somebody_waits_for_a_lock(hub.settings.database_url))
+    thread.join()
+
+    with hub.engine.connect() as connection:
+        after = json.loads(connection.execute(sa.select(case_table)).one().facts)
+    assert failures == []
+    assert after["conflicts"] == ["ngo.aviva#ivs"]
+    assert after["people"] != facts["people"]
+
+
+def two_episodes_of_one_case() -> tuple[Native, Native]:
+    """Two records of the same family; the second brings somebody new into the case that the first opens."""
+    earlier: dict[str, Any] = {}
+    for incident in stream(11, 400, days=60):
+        former = earlier.setdefault(incident.family.key, incident)
+        before, now = former.episode.roles, incident.episode.roles
+        if before.items() < now.items():
+            return five_f(former.family, former.episode), five_f(incident.family, incident.episode)
+    raise AssertionError("this stream has no such family")
+
+
+def somebody_waits_for_a_lock(url: str) -> bool:
+    with psycopg.connect(servers.driver_url(url)) as connection:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        return bool(connection.execute(waiting).fetchone()[0])  # type: ignore[index]  # count has one row
+
+
+def test_topology_declare_may_be_repeated_and_says_what_contradicts_it(
+    rabbitmq_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("ISR_HUB_BROKER_URL", rabbitmq_url)
+    assert [main(["topology", "declare", "--json"]) for _ in range(2)] == [0, 0]
+    with contextlib.closing(pika.BlockingConnection(pika.URLParameters(rabbitmq_url))) as connection:
+        channel = connection.channel()
+        channel.queue_delete(SUBMISSIONS)
+        channel.queue_declare(SUBMISSIONS, durable=True)
+    capsys.readouterr()
+
+    assert main(["topology", "declare", "--json"]) == 1
+
+    assert "PRECONDITION_FAILED" in json.loads(capsys.readouterr().out)["error"]["detail"]
+
+
+def test_topology_declare_needs_a_rabbitmq(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("ISR_HUB_BROKER_URL", raising=False)
+    assert main(["topology", "declare", "--json"]) == 1
+
+    monkeypatch.setenv("ISR_HUB_BROKER_URL", f"amqp://127.0.0.1:{servers.free_ports(1)[0]}/")
+    assert main(["topology", "declare", "--json"]) == 1
+    assert "cannot be reached" in capsys.readouterr().out
