@@ -4,7 +4,7 @@ A decision reads few things of a case, and each has few values: what the recipie
 whether the case is open, what is known of a child's school and representative, where a perpetrator lives. A
 `Scene` is one choice of all of them, put together as a real case, so that `decide` itself answers and nobody
 has to believe a second account of it. Services count by what they can do: a seat at the table, a question, a
-service that may know a refuge, and any other service.
+task, and a service that may know a refuge.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -152,7 +152,7 @@ _RELATIONS: tuple[dict[str, Any], ...] = (
     {"seat": True},
     {"services": ("asked",)},
     {"services": ("ivs",)},
-    {"services": ("pos",)},
+    {"services": ("task",)},
     {"seat": True, "services": ("asked",)},
 )
 
@@ -253,10 +253,10 @@ class Asker:
         for type, facets in _quietly(scene.role):
             decision = self._decide(scene, type, facets)
             found.update((facet, outcome(decision, scene.role, facet)) for facet in facets)
-        for facet, type in _reducible(scene.role):
-            if found[facet] not in ("full", "reduced"):
-                decision = self._decide(scene, type, (facet,))
-                found[facet] = outcome(decision, scene.role, facet)
+        for type, reducible in _reducible(scene.role):
+            if left := frozenset(f for f in reducible if found[f] not in ("full", "reduced")):
+                decision = self._decide(scene, type, left)
+                found.update((facet, outcome(decision, scene.role, facet)) for facet in left)
         return found
 
     def _decide(self, scene: Scene, type: str, facets: Iterable[Facet]) -> Decision:
@@ -265,7 +265,8 @@ class Asker:
 
 
 @cache
-def _matter(type: str) -> frozenset[str]:
+def matter(type: str) -> frozenset[str]:
+    """The classes that a message of *type* is about: those outside its list of people, companions aside."""
     held = carried(published()[type].shape)
     return frozenset(facet.name for _, facet, _, listed in held if not listed) - COMPANIONS
 
@@ -277,33 +278,46 @@ def _quietly(role: str) -> tuple[tuple[str, frozenset[Facet]], ...]:
     """
     asked: list[tuple[str, frozenset[Facet]]] = []
     left = set(facets_about(role))
-    for type in sorted((t.name for t in published()), key=lambda name: (len(_matter(name)), name)):
-        quiet = {facet for facet in left if facet.name not in _matter(type)}
-        if _matter(type) and quiet:
+    for type in sorted((t.name for t in published()), key=lambda name: (len(matter(name)), name)):
+        quiet = {facet for facet in left if facet.name not in matter(type)}
+        if matter(type) and quiet:
             asked.append((type, frozenset(quiet)))
             left -= quiet
     return tuple(asked)
 
 
 @cache
-def _reducible(role: str) -> tuple[tuple[Facet, str], ...]:
-    first: dict[Facet, str] = {}
+def _reducible(role: str) -> tuple[tuple[str, frozenset[Facet]], ...]:
+    """Every facet about *role* that has a reduced view, in few questions, each of a type that has it: all of
+    its matter, or none, so that again no names are held back.
+    """
+    groups: dict[tuple[str, bool], set[Facet]] = {}
     for name in CLASSES:
         for carrier in carriers(role, name):
             if carrier.reduced:
-                first.setdefault(carrier.facet, carrier.type)
-    return tuple(first.items())
+                groups.setdefault((carrier.type, name in matter(carrier.type)), set()).add(carrier.facet)
+    asked: list[tuple[str, frozenset[Facet]]] = []
+    left = set[Facet]().union(*groups.values())
+    while left:
+        type, about = max(sorted(groups), key=lambda group: len(groups[group] & left))
+        asked.append((type, frozenset(groups[type, about] & left)))
+        left -= groups[type, about]
+    return tuple(asked)
 
 
 def without(scene: Scene) -> Iterator[tuple[str, Scene]]:
-    """*scene* less one caution that it has, with the name of the caution."""
+    """*scene* less one caution that it has, with the name of the caution.
+
+    A perpetrator who was at risk himself, with nobody else at risk beside, is no caution: he is the one to be
+    protected then.
+    """
     if scene.conflict:
         yield "a conflict of interest", replace(scene, conflict=False)
     if scene.linked:
         yield "a link to the perpetrator", replace(scene, linked=False)
     if scene.representative in ("perpetrator", "unknown"):
         yield "a perpetrator as representative", replace(scene, representative="")
-    if scene.home != "apart":
+    if scene.home != "apart" and not (scene.home == "once at risk" and scene.alone):
         yield "a home that tells", replace(scene, home="apart")
     if scene.was_perpetrator:
         yield "a past as perpetrator", replace(scene, was_perpetrator=False)

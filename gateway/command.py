@@ -6,6 +6,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ from gateway.settings import Settings, from_environment
 from schemas.errors import BadSettings, HubError
 
 GOOD, WRONG, MISUSED = 0, 1, 2
+# What `isr-hub agreements` tells before an agreement is signed, and the words that each takes.
+FORESIGHT = {
+    "diff": "A B",
+    "what-if": "DRAFT",
+    "who-can-learn": "CLASS about ROLE",
+    "unused": "",
+    "prove": "",
+    "text": "[AGREEMENT]",
+    "odrl": "[AGREEMENT]",
+}
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -81,10 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--since", help="file with an older checkpoint that the ledger must extend")
     explain = add("explain", "what every party got of a message, and why", _explain)
     explain.add_argument("message")
-    agreements = add("agreements", "check the agreements, or show what they grant", _agreements, data=False)
-    agreements.add_argument("action", choices=("check", "matrix"))
+    agreements = add("agreements", "what the agreements grant, and would do", _agreements, data=False)
+    agreements.add_argument("action", choices=("check", "matrix", *FORESIGHT))
     agreements.add_argument("--folder", type=Path, help="default: the agreements in force")
     agreements.add_argument("--csv", action="store_true", help="matrix as CSV")
+    agreements.add_argument(
+        "words",
+        nargs="*",
+        help="; ".join(f"{action} {words}" for action, words in FORESIGHT.items() if words),
+    )
+    agreements.add_argument("--data", type=Path, help="data folder, for what-if and unused")
+    agreements.add_argument("--day", type=_day, help="day to ask about, YYYY-MM-DD (default: today)")
+    agreements.add_argument("--days", type=_count, default=90, help="unused: how far back to look")
     bench = add("bench", "speed as ratios, measured in one run", _bench, data=False)
     bench.add_argument("--quick", action="store_true", help="seconds instead of minutes, embedded only")
     run = add("run", "the hub's processes", _run)
@@ -102,6 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     letters.add_argument("action", choices=("list", "retry"))
     letters.add_argument("number", nargs="?", help="with retry: the number, or `all`")
     return parser
+
+
+def _day(text: str) -> date:
+    """A day, for argparse."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("is not a day as YYYY-MM-DD") from None
 
 
 def _count(text: str) -> int:
@@ -183,6 +210,13 @@ def _agreements(given: argparse.Namespace) -> int:
     from consent.matrix import check, matrix_csv, matrix_rows
     from gateway.hub import agreements_folder
 
+    if given.action in FORESIGHT:
+        from gateway import foresight
+
+        return foresight.run(given, FORESIGHT[given.action], out, err)
+    if given.words:
+        err.print(f"use it as: isr-hub agreements {given.action} [--folder FOLDER]", markup=False)
+        return MISUSED
     folder = given.folder or agreements_folder(from_environment())
     if given.action == "check":
         findings = check(folder)
