@@ -6,12 +6,11 @@ claim number; a bad claim is rejected alone. A sensitive claim (sexual violence,
 is dropped here, on purpose, and reported by position. Shapes and codes are in docs/formats/acc.md.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
-
-import orjson
 
 from adapters import notice
 from adapters.adapter import Native, Reading, Rejected
@@ -95,7 +94,8 @@ def read(native: Native, party: str, now: datetime) -> Reading:
         except HubError as error:
             # Under the same correlation id the mended claim keeps its name, so sending it again has one
             # effect.
-            again = orjson.dumps({**value, "claims": [claim]})
+            # Not orjson, which refuses integers beyond 64 bits: what is wrong may be just that.
+            again = json.dumps({**value, "claims": [claim]}).encode("ascii")
             reading.rejected.append(Rejected(Native(again, native.media_type, f"claim-{i + 1}.json"), error))
             continue
         if all(message.id != earlier.id for earlier in reading.messages):

@@ -10,7 +10,7 @@ non-association order names a `victim`.
 """
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from adapters import csvfile, notice
@@ -80,6 +80,7 @@ PLANNED = {
     "PLANNED COMPASSIONATE RELEASE": "compassionate",
 }
 _MONITORED = frozenset({"EM BAIL", "SENTENCED TO HOME DETENTION", "HOME DETENTION ABSENCE"})
+_CLOCK_SKEW = timedelta(minutes=5)  # as the catalogue allows
 _FLAG = {"Y": True, "N": False}
 _GENDERS = {
     "MALE": "male",
@@ -145,7 +146,7 @@ def _row(row: Row, file: Manifest, party: str, now: datetime, unplaced: list[Pro
             return None
         data = {"release": _release(row, word), "people": people}
         return new_message(party, "corrections.prison-release-notified", data, key=key, at=file.produced)
-    at = _moment(row)
+    at = _moment(row, now)
     data = {"custody": _custody(row, word, at, unplaced), "people": people}
     return new_message(party, "corrections.custody-changed", data, key=key, at=at)
 
@@ -227,11 +228,13 @@ def _custody(row: Row, word: str, at: datetime, unplaced: list[Problem]) -> dict
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _moment(row: Row) -> datetime:
+def _moment(row: Row, now: datetime) -> datetime:
     """When the row's event happened, on New Zealand clocks."""
-    if (day := row.date("EVENT DATE")) is None:
+    if (day := row.date("EVENT DATE", not_after=now)) is None:
         raise row.bad("EVENT DATE", "is empty", "write the date at which it happened")
     if (moment := instant_at(day, row.require("EVENT TIME"))) is None:
         fix = "write HH:MM as New Zealand clocks showed it"
         raise row.bad("EVENT TIME", "is not a time that clocks showed on that day", fix)
+    if moment > now + _CLOCK_SKEW:
+        raise row.bad("EVENT TIME", "lies in the future", "write the time at which it happened")
     return moment

@@ -217,8 +217,9 @@ def read(native: Native, party: str, now: datetime) -> Reading:
         try:
             messages, unplaced = _flag(resource, f"/entry/{i}/resource", party, now)
         except HubError as error:
-            again = Native(orjson.dumps(resource), MEDIA_TYPE, f"entry-{i + 1}.json")
-            reading.rejected.append(Rejected(again, error))
+            # Not orjson, which refuses integers beyond 64 bits: what is wrong may be just that.
+            again = json.dumps(resource).encode("ascii")
+            reading.rejected.append(Rejected(Native(again, MEDIA_TYPE, f"entry-{i + 1}.json"), error))
             continue
         reading.messages.extend(m for m in messages if m not in reading.messages)
         reading.unplaced.extend(unplaced)

@@ -532,7 +532,9 @@ def _label(record: Record, value: dict[str, Any], at: Place) -> None:
 
 
 def _unreadable(*problems: Problem) -> Unreadable:
-    return Unreadable("the record cannot be read as the agency's format", *problems)
+    # A field that names the event is read twice, as a key and as what it is: the second says more.
+    once = {problem.pointer: problem for problem in problems}
+    return Unreadable("the record cannot be read as the agency's format", *once.values())
 
 
 def _native(value: Any, named: str) -> Native:

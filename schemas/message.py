@@ -5,6 +5,7 @@ Ids come from what the sender calls the event (`identity`), so sending something
 """
 
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ MAX_BYTES = (
     1_048_576  # the largest real message, an episode with sixty people and a long narrative, is under 200 KB
 )
 CONTENT_TYPE = "application/cloudevents+json"
+_HALF = re.compile(r"[\ud800-\udfff]")
+_FIELD_NAME = re.compile(r"[a-z][A-Za-z]{0,39}")
 _NAMESPACE = uuid.UUID("5d1d9d6e-5f0c-5b0e-9d6e-6f1b0a5a7e11")
 
 
@@ -123,9 +126,26 @@ def _refuse_half_characters(value: Any) -> None:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
         problem = Problem(
-            "", "a \\u escape is half of a surrogate pair", "escape whole characters, or send them as UTF-8"
+            _half_character(value, "") or "",
+            "a \\u escape is half of a surrogate pair",
+            "escape whole characters, or send them as UTF-8",
         )
         raise InvalidMessage("the body is not Unicode text", problem) from None
+
+
+def _half_character(value: Any, pointer: str) -> str | None:
+    """Where in *value* the first half of a pair stands; None when there is none."""
+    if isinstance(value, str):
+        return pointer if _HALF.search(value) else None
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for n, (key, inner) in enumerate(inside):
+        if isinstance(key, str) and _HALF.search(key):
+            return pointer
+        # A key may itself be somebody's name; only what looks like a field name is repeated.
+        shown = key if isinstance(key, int) or _FIELD_NAME.fullmatch(key) else f"(field {n + 1})"
+        if (found := _half_character(inner, f"{pointer}/{shown}")) is not None:
+            return found
+    return None
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
