@@ -95,7 +95,7 @@ def read(native: Native, party: str, now: datetime) -> Reading:
             # Under the same correlation id the mended claim keeps its name, so sending it again has one
             # effect.
             # Not orjson, which refuses integers beyond 64 bits: what is wrong may be just that.
-            again = json.dumps({**value, "claims": [claim]}).encode("ascii")
+            again = json.dumps({**value, "claims": [claim]}, separators=(",", ":")).encode("ascii")
             reading.rejected.append(Rejected(Native(again, native.media_type, f"claim-{i + 1}.json"), error))
             continue
         if all(message.id != earlier.id for earlier in reading.messages):

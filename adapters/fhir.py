@@ -218,7 +218,7 @@ def read(native: Native, party: str, now: datetime) -> Reading:
             messages, unplaced = _flag(resource, f"/entry/{i}/resource", party, now)
         except HubError as error:
             # Not orjson, which refuses integers beyond 64 bits: what is wrong may be just that.
-            again = json.dumps(resource).encode("ascii")
+            again = json.dumps(resource, separators=(",", ":")).encode("ascii")
             reading.rejected.append(Rejected(Native(again, MEDIA_TYPE, f"entry-{i + 1}.json"), error))
             continue
         reading.messages.extend(m for m in messages if m not in reading.messages)
