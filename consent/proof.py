@@ -304,7 +304,7 @@ def prove(
         for code, (text, _) in wanted.items()
     ]
     if _ALONE[0] in codes:
-        proofs.append(_names_alone(agreements, recipients))
+        proofs.append(_names_alone(agreements, recipients, largest))
     if _OWN[0] in codes:
         proofs.append(_own_numbers(widest))
     progress(len(recipients), len(recipients))
@@ -400,7 +400,7 @@ def _clause(
     )  # fmt: skip
 
 
-def _names_alone(agreements: Agreements, recipients: Iterable[Party]) -> Proof:
+def _names_alone(agreements: Agreements, recipients: Iterable[Party], largest: float) -> Proof:
     """Under an agreement that gives nothing but companions, no type that has a matter gives anything."""
     names = _widest(agreements, dict.fromkeys(COMPANIONS - {FRAME}, _GIVEN))
     situations = 0
@@ -413,7 +413,7 @@ def _names_alone(agreements: Agreements, recipients: Iterable[Party]) -> Proof:
                 if not any(f.name in matter_of(kind.name) for f in facets):
                     continue
                 for scene in scenes(role):
-                    if scene.size > 1:
+                    if scene.size > min(largest, 1):
                         break
                     situations += 1
                     question = scene.question(

@@ -200,17 +200,21 @@ class Carrier(NamedTuple):
     audience: str
 
 
-@cache
 def carriers(role: str, data_class: str) -> tuple[Carrier, ...]:
     """The types that can hold *data_class* about *role*; empty when no message does."""
-    found: dict[tuple[str, Facet], Carrier] = {}
+    return _carriers().get((role, data_class), ())
+
+
+@cache
+def _carriers() -> dict[tuple[str, str], tuple[Carrier, ...]]:
+    found: dict[tuple[str, str], dict[tuple[str, Facet], Carrier]] = {}
     for kind in published():
-        for about, facet, reduced, _ in carried(kind.shape):
-            if about == role and facet.name == data_class:
-                before = found.get((kind.name, facet))
-                wide = reduced or (before is not None and before.reduced)
-                found[kind.name, facet] = Carrier(kind.name, facet, wide, kind.purpose, kind.audience)
-    return tuple(sorted(found.values()))
+        for role, facet, reduced, _ in carried(kind.shape):
+            of = found.setdefault((role, facet.name), {})
+            before = of.get((kind.name, facet))
+            wide = reduced or (before is not None and before.reduced)
+            of[kind.name, facet] = Carrier(kind.name, facet, wide, kind.purpose, kind.audience)
+    return {key: tuple(sorted(of.values())) for key, of in found.items()}
 
 
 @cache
@@ -267,8 +271,9 @@ class Asker:
 @cache
 def matter(type: str) -> frozenset[str]:
     """The classes that a message of *type* is about: those outside its list of people, companions aside."""
-    held = carried(published()[type].shape)
-    return frozenset(facet.name for _, facet, _, listed in held if not listed) - COMPANIONS
+    kind = published()[type]
+    held = frozenset(facet.name for _, facet, _, listed in carried(kind.shape) if not listed)
+    return (held | kind.matter) - COMPANIONS
 
 
 @cache
