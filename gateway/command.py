@@ -1,4 +1,4 @@
-"""The `isr-hub` command. Exit 0: good; 1: found something wrong; 2: used wrongly. Every command has `--json`."""
+"""The `isr-hub` command. Exit 0: good; 1: something is wrong; 2: used wrongly. Every command has `--json`."""
 
 import argparse
 import json
@@ -251,7 +251,7 @@ def _matrix_table(rows: Sequence[Any]) -> Table:
     for row in rows:
         cells.setdefault((row.data_class, row.recipient), set()).add(marks.get(row.view, row.view))
     table = Table(
-        title="What the agreements grant: A in full, R reduced, H by a person of the holder agency; empty: nothing"
+        title="What the agreements grant: A in full, R reduced, H by a person of the holder; empty: nothing"
     )
     table.add_column("class")
     for recipient in recipients:
