@@ -1,0 +1,15 @@
+-- What isr_hub may do, as isr_hub_owner after every isr-hub migrate. A table that is not named here it cannot
+-- use, so that a new one is thought about.
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM isr_hub;
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO isr_hub;
+
+-- Written once, never changed. (A witness's cosignature is added to a checkpoint's note; nothing else of it.)
+GRANT INSERT ON ledger_entry, ledger_checkpoint, inbox, person_key, person_identifier, case_person TO isr_hub;
+GRANT UPDATE (note) ON ledger_checkpoint TO isr_hub;
+GRANT INSERT ON decision_input TO isr_hub;
+GRANT USAGE ON SEQUENCE decision_input_number_seq TO isr_hub;
+
+-- Moves on.
+GRANT INSERT, UPDATE ON ledger_head, ledger_tile, outbox_watermark, case_file TO isr_hub;
+-- Payloads stay until RabbitMQ has confirmed them.
+GRANT INSERT, DELETE ON outbox TO isr_hub;
