@@ -17,14 +17,17 @@ from adapters.adapter import Native
 from consent import inputs, replay
 from consent.agreement import Agreements
 from consent.case import Case, PersonInCase
+from consent.entry import DECISION_KINDS
 from consent.policy import Question
 from consent.replay import Replay, opening_day
 from consent.space import noon
 from gateway import queries
 from gateway.command import GOOD, MISUSED, WRONG, main
 from gateway.hub import Hub
+from gateway.sandbox.day import run_day
+from gateway.settings import from_environment
 from schemas.classes import Facet
-from schemas.database import reading
+from schemas.database import open_database, reading
 from tests.serving import episode, now, sent, small_hub
 
 FOLDER = Path(__file__).parents[2] / "consent" / "agreements"
@@ -110,6 +113,36 @@ def test_kept_question_is_the_question_that_was_decided(hub: Hub) -> None:
         assert [list(w) for w in decision.withheld] == decided[party]["withheld"]
         assert list(decision.clauses) == decided[party]["clauses"]
         assert dict(decision.conditions) == decided[party]["conditions"]
+
+
+def test_every_kept_question_of_a_day_decides_as_the_ledger_says(tmp_path: Path) -> None:
+    run_day(tmp_path / "day", episodes=2, releases=1, show_progress=False)
+    with reading(open_database(from_environment(data=tmp_path / "day").database)).connect() as connection:
+        asked = list(inputs.stored(connection))
+        engine = connection.engine
+        decided = {
+            (row.body["source"], row.body["message"], row.body["party"]): row.body
+            for row in queries.between(engine, 0, 100_000)
+            if row.body["kind"] in DECISION_KINDS
+        }
+
+    again = {
+        (one.question.source, one.message, party): decision
+        for one in asked
+        for party, decision in replay._decisions(PRESENT, one)
+    }
+
+    assert set(again) == set(decided)
+    assert any(one.numbered for one in asked)
+    assert any(one.to for one in asked)
+    for key, decision in again.items():
+        body = decided[key]
+        assert [list(w) for w in decision.withheld] == body["withheld"]
+        assert [list(r) for r in decision.referred] == body["referred"]
+        assert list(decision.clauses) == body["clauses"]
+        assert dict(decision.conditions) == body["conditions"]
+        assert list(decision.guards) == body["guards"]
+    engine.dispose()
 
 
 def test_kept_question_survives_being_written_and_read() -> None:

@@ -137,13 +137,14 @@ def test_differences_finds_the_situation_in_which_a_new_condition_bites(
     assert "case closed" in difference.example
 
 
+@pytest.mark.parametrize("way", [1, -1], ids=["there", "back"])
 def test_differences_tells_both_directions_when_conditions_are_exchanged(
-    folder: Callable[..., Agreements],
+    way: int, folder: Callable[..., Agreements]
 ) -> None:
-    before = folder(("CLAUSE-A", "COR", "perpetrator", "CUSTODY", "OPEN_EPISODE"))
-    after = folder(("CLAUSE-A", "COR", "perpetrator", "CUSTODY", "RISK_HIGH"))
+    one = folder(("CLAUSE-A", "COR", "perpetrator", "CUSTODY", "OPEN_EPISODE"))
+    other = folder(("CLAUSE-A", "COR", "perpetrator", "CUSTODY", "RISK_HIGH"))
 
-    assert [d.effect for d in differences(before, after, DAY)] == ["given", "withheld"]
+    assert [d.effect for d in differences(*(one, other)[::way], DAY)] == ["given", "withheld"]
 
 
 def test_differences_is_silent_when_a_guard_holds_back_what_is_newly_granted(
