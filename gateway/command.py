@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
         help="the ledger's public key (vkey) or a file with it; default: ledger.vkey beside the ledger",
     )
     verify.add_argument("--since", help="file with an older checkpoint that the ledger must extend")
+    export = add("export", "write the ledger as static files that anybody can verify", _export)
+    export.add_argument("folder", type=Path)
     explain = add("explain", "what every party got of a message, and why", _explain)
     explain.add_argument("message")
     agreements = add("agreements", "what the agreements grant, and would do", _agreements, data=False)
@@ -190,6 +192,18 @@ def _verify(given: argparse.Namespace) -> int:
     for name, value in (("--key", given.key), ("--since", given.since)):
         arguments += [name, value] if value else []
     return verify(arguments + (["--json"] if given.json else []))
+
+
+def _export(given: argparse.Namespace) -> int:
+    from gateway.hub import open_hub
+
+    with open_hub(_settings(given), alone=False) as hub:
+        checkpoint = hub.ledger.export(given.folder)
+    if given.json:
+        _print_json({"size": checkpoint.size, "root": checkpoint.root.hex(), "folder": str(given.folder)})
+    else:
+        out.print(f"{checkpoint.size} entries in {given.folder}", markup=False, soft_wrap=True)
+    return GOOD
 
 
 def _explain(given: argparse.Namespace) -> int:

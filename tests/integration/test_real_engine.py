@@ -3,6 +3,7 @@ private servers it can be played on.
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.auth import AUDIT, OPERATE, mint_session
+from gateway.command import main
 from gateway.console import COOKIE
 from gateway.explain import explain
 from gateway.hub import Hub, migrate, open_hub
@@ -101,6 +103,20 @@ def test_day_is_not_played_beside_somebody_elses_ledger(
 
     with pytest.raises(BadSettings, match="holds a ledger already"):
         run_day(tmp_path / "again", episodes=1, releases=0, engine="real", show_progress=False)
+
+
+def test_ledger_in_postgresql_is_exported_and_verified_by_command(
+    real: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ISR_HUB_DATABASE_URL", real.settings.database_url)
+    monkeypatch.setenv("ISR_HUB_BROKER_URL", real.settings.broker_url)
+    key = str(real.settings.data / "ledger.vkey")
+
+    assert main(["export", str(tmp_path / "out"), "--data", str(real.settings.data), "--json"]) == 0
+    exported = json.loads(capsys.readouterr().out)
+    assert main(["verify", str(tmp_path / "out"), "--key", key]) == 0
+
+    assert exported["root"] == real.report["ledger"]["root"]
 
 
 def test_explain_says_the_same_on_both_engines(hub: Hub, embedded: Played) -> None:
