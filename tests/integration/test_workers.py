@@ -190,7 +190,7 @@ def test_workers_lose_nothing_and_do_nothing_twice_when_killed_and_cut_off(
     settings: Settings, hub: Hub, rabbitmq_server: servers.RabbitServer, rabbitmq_url: str
 ) -> None:
     """Two exchanges and the adapters at work while everything is sent one to three times; one exchange is
-    frozen in the middle and killed, then every connection to the database cut, and every one to RabbitMQ."""
+    killed in the middle of a batch, then every connection to the database cut, and every one to RabbitMQ."""
     rng = random.Random(11)
     natives = [five_f(i.family, i.episode) for i in stream(11, EPISODES, days=300)]
     sent = [native for native in natives for _ in range(rng.randint(1, 3))]
@@ -209,10 +209,13 @@ def test_workers_lose_nothing_and_do_nothing_twice_when_killed_and_cut_off(
         until(lambda: size(hub.engine) > 0, first)  # so it is the one at work
         second = stack.enter_context(running(settings, "exchange"))
         adapters = stack.enter_context(running(settings, "adapters"))
-        first.send_signal(signal.SIGSTOP)  # wherever it is now; what it has in hand stays there
-        send(third)
-        assert taken_in(hub) < len(accepted)
-        first.kill()
+        with hub.engine.begin() as connection:
+            in_sequence(connection)  # so it waits, with a batch in hand
+            send(third)
+            until(lambda: somebody_waits_for_a_lock(settings.database_url), first, second, adapters)
+            first.kill()
+            first.wait()
+            assert taken_in(hub) < len(accepted)
         first = stack.enter_context(running(settings, "exchange"))
         send(third)
         assert cut_database(settings.database_url) > 0
