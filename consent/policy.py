@@ -195,7 +195,12 @@ def _decide(
                     seated |= bit
     if not linked and recipient.kind in NGO:
         # Being asked about the perpetrator is not working with him.
-        linked = any(not own[p] <= {"asked"} for p in cases.perpetrators if p in own)
+        # Somebody of whom no case knows a role may be the perpetrator: unknown links.
+        linked = any(
+            not held <= {"asked"} and (p in cases.perpetrators or p not in cases.where)
+            for p, held in own.items()
+            if p != "*"
+        )
     # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the
     # perpetrator.
     everybody = frozenset(own.pop("*", _NO_SERVICES))

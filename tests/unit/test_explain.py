@@ -132,7 +132,7 @@ def test_reason_says_what_a_code_means(code: str, says: str) -> None:
 
 
 def test_in_order_counts_as_people_do() -> None:
-    assert in_order(["V12", "IPP13", "V2", "V9", "V1"]) == ["V1", "V2", "V12", "IPP13", "V9"]
+    assert in_order(["V12", "IPP13", "V2", "V9", "V1"]) == ["V1", "V2", "V9", "V12", "IPP13"]
 
 
 def test_outward_names_no_provider(hub: Hub, message: str) -> None:
