@@ -35,6 +35,10 @@ case_person = sa.Table(
     sa.Column("case_id", sa.String(64), primary_key=True),
 )
 _CHUNK = 500
+# Who is victim and who perpetrator is assessed by Police at the episode, by Corrections of its offenders, by
+# Oranga
+# Tamariki of families it works with, and by the meeting.
+_ASSESSORS = frozenset({"police", "corrections", "oranga-tamariki", "fss"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,8 @@ class Batch:
                 case.people[pseudonym] = PersonInCase()
                 self._members.setdefault(pseudonym, set()).add(case.id)
                 self._new_members.add((pseudonym, case.id))
-            changed |= self._update_person(case.people[pseudonym], person, refs, kind)
+            assesses = message.source.partition("#")[0] in _ASSESSORS
+            changed |= self._update_person(case.people[pseudonym], person, refs, kind, assesses=assesses)
         for whose, address in _places(kind.shape, data, roles):
             inside = case.people.get(refs[whose])
             if inside is not None and (place := self._keys.place(address)) not in inside.households:
@@ -227,10 +232,18 @@ class Batch:
         return changed
 
     def _update_person(
-        self, inside: PersonInCase, person: Mapping[str, Any], refs: Mapping[str, str], kind: MessageType
+        self,
+        inside: PersonInCase,
+        person: Mapping[str, Any],
+        refs: Mapping[str, str],
+        kind: MessageType,
+        *,
+        assesses: bool,
     ) -> bool:
         changed = False
-        role = person["role"]
+        # SAFETY: anybody else's word for somebody known is not taken. A perpetrator's provider could name the
+        # victim a perpetrator, and her own worker would count as his and lose her address.
+        role = person["role"] if assesses or not inside.roles else "associate"
         # Who is victim and who perpetrator is an assessment: its history stays, and "associate" says that the
         # sender did not know.
         if not inside.roles or (role != inside.roles[-1] and role != "associate" and kind.opens_case):
