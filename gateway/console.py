@@ -26,6 +26,7 @@ from starlette.responses import RedirectResponse, Response
 
 from broker.broker import ACCEPT, SUBMISSIONS, deliveries_to
 from consent.agreement import KINDS
+from consent.entry import DECISION_KINDS, DELIVERY
 from consent.matrix import matrix_rows
 from consent.merkle import CompactRange, ProofError, leaf_hash, verify_consistency
 from gateway import problems, queries
@@ -114,8 +115,9 @@ class Day:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Counts one ledger *entry*."""
-        if entry["kind"] == "delivery":
+        if entry["kind"] == DELIVERY:
             self.ended[entry["party"], entry["outcome"]] += 1
+        if entry["kind"] not in DECISION_KINDS:
             return
         self.messages.add((entry["source"], entry["message"]))
         self.decisions[entry["party"], entry["outcome"]] += 1

@@ -31,20 +31,33 @@ class Release:
     content: bytes
 
 
-def commitment(keys: Keys, message: Message, pseudonym: str) -> str:
+def subject_salt(keys: Keys, source: str, message: str, pseudonym: str) -> bytes:
+    """The salt that opens the commitment to *pseudonym* in the entries on *message* of *source*, and no
+    other.
+    """
+    return keys.salt("subject", source, message, pseudonym)
+
+
+def content_salt(keys: Keys, disclosure: str) -> bytes:
+    """The salt that opens the content of *disclosure*, and no other."""
+    return keys.salt("content", disclosure)
+
+
+def commitment(keys: Keys, source: str, message: str, pseudonym: str) -> str:
     """SHA-256 of a salt and *pseudonym*: the same person has another one in every message, and whoever holds
     the salt can open this one.
     """
-    return hashlib.sha256(
-        keys.salt("subject", message.source, message.id, pseudonym) + pseudonym.encode()
-    ).hexdigest()
+    return hashlib.sha256(subject_salt(keys, source, message, pseudonym) + pseudonym.encode()).hexdigest()
 
 
 def subjects_of(
     keys: Keys, message: Message, placed: Placed, pseudonyms: Mapping[str, str]
 ) -> list[list[str]]:
     """Who *message* is about, as [role, commitment]: the same in the entries of all its recipients."""
-    return sorted([role, commitment(keys, message, pseudonyms[ref])] for ref, role in placed.roles.items())
+    return sorted(
+        [role, commitment(keys, message.source, message.id, pseudonyms[ref])]
+        for ref, role in placed.roles.items()
+    )
 
 
 def decision_entry(
@@ -87,9 +100,8 @@ def decision_entry(
         "obligations": list(decision.obligations),
     }
     if release is not None:
-        salt = keys.salt("content", release.id)
         body["disclosure"] = release.id
-        body["content"] = hashlib.sha256(salt + release.content).hexdigest()
+        body["content"] = hashlib.sha256(content_salt(keys, release.id) + release.content).hexdigest()
     return Entry(kind=body["kind"], source=message.source, message=message.id, party=recipient.id, body=body)
 
 
