@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 from joserfc import jwt
 from joserfc.errors import ExpiredTokenError, JoseError
 from joserfc.jwk import ECKey, GuestProtocol, OKPKey, RSAKey, import_key
@@ -108,7 +108,7 @@ class TrustedKeys:
         self._tried_at = now
         try:
             self._keys = usable_keys(self._fetch(self._source))
-        except (OSError, ValueError, httpx.HTTPError) as error:
+        except (OSError, ValueError, httpx2.HTTPError) as error:
             # The keys we have stay: an issuer that is down for an hour must not stop what its tokens still
             # cover.
             log.warning(
@@ -465,7 +465,7 @@ def _file(source: str) -> bytes:
 
 
 def _fetched(source: str) -> bytes:
-    with httpx.stream("GET", source, timeout=5.0, follow_redirects=False) as response:
+    with httpx2.stream("GET", source, timeout=5.0, follow_redirects=False) as response:
         response.raise_for_status()
         content = b""
         for part in response.iter_bytes():
