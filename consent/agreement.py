@@ -21,6 +21,7 @@ from consent.clause import (
     Agreement,
     Basis,
     Belief,
+    BreakGlass,
     Clause,
     Party,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Agreements",
     "Basis",
     "Belief",
+    "BreakGlass",
     "Cells",
     "Clause",
     "Entry",
@@ -68,7 +70,8 @@ class InForce:
         self.weighed: dict[Any, Any] = {}
         self._parties = parties
         self._by_recipient: dict[str, list[tuple[str, Clause]]] = {}
-        self._cells: dict[tuple[str, str, str], Cells] = {}
+        self._behind_glass: dict[str, list[tuple[str, BreakGlass]]] = {}
+        self._cells: dict[tuple[str, str, str, frozenset[str]], Cells] = {}
         for agreement in agreements:
             if not agreement.in_force(day):
                 continue
@@ -77,18 +80,31 @@ class InForce:
                     self._by_recipient.setdefault(clause.recipient, []).append(
                         (agreement.name_of(clause), clause)
                     )
+            for glass in agreement.break_glass:
+                clause = glass.clause
+                if clause.belief.decided_on <= day <= clause.belief.until:
+                    self._behind_glass.setdefault(clause.recipient, []).append(
+                        (agreement.name_of(clause), glass)
+                    )
 
-    def cells(self, party: str, purpose: str, source_kind: str) -> Cells:
+    def behind_glass(self, party: Party) -> dict[str, BreakGlass]:
+        """The break-glass clauses in force for *party*, by name."""
+        found = (*self._behind_glass.get(party.kind, ()), *self._behind_glass.get(party.id, ()))
+        return dict(sorted(found))
+
+    def cells(
+        self, party: str, purpose: str, source_kind: str, opened: frozenset[str] = frozenset()
+    ) -> Cells:
         """The entries for (role, class), permits in the fuller view first, then by clause name; referrals
-        last.
+        last. *opened* are the break-glass clauses that count besides.
         """
-        key = (party, purpose, source_kind)
+        key = (party, purpose, source_kind, opened)
         found = self._cells.get(key)
         if found is None:
             found = self._cells[key] = self._compile(*key)
         return found
 
-    def _compile(self, party: str, purpose: str, source_kind: str) -> Cells:
+    def _compile(self, party: str, purpose: str, source_kind: str, opened: frozenset[str]) -> Cells:
         recipient = self._parties.get(party)
         if recipient is None or not recipient.active:
             return NO_CELLS
@@ -96,6 +112,7 @@ class InForce:
         for name, clause in (
             *self._by_recipient.get(recipient.kind, ()),
             *self._by_recipient.get(recipient.id, ()),
+            *((n, glass.clause) for n, glass in self.behind_glass(recipient).items() if n in opened),
         ):
             basis = tuple(str(b) for b in clause.carried_by(recipient, purpose))
             if not basis or not (ANY in clause.sources or source_kind in clause.sources):

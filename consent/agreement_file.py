@@ -18,12 +18,15 @@ import jsonschema
 from consent.clause import (
     BASES,
     KINDS,
+    LOCKED,
     NEVER_GRANTED,
     OBLIGATIONS,
     PURPOSES,
+    THREATS,
     Agreement,
     Basis,
     Belief,
+    BreakGlass,
     Clause,
     Party,
 )
@@ -195,7 +198,7 @@ def _agreements(
                 document.problem(("agreement",), "ends or is reviewed before it begins", "correct the dates")
             )
         clauses: dict[str, Clause] = {}
-        for i, raw in enumerate(document.value["clauses"]):
+        for i, raw in enumerate(document.value.get("clauses", ())):
             if raw["id"] in clauses:
                 problems.append(
                     document.problem(
@@ -204,7 +207,8 @@ def _agreements(
                         "give it an id of its own",
                     )
                 )
-            clauses[raw["id"]] = _clause(document, i, raw, parties, problems)
+            clauses[raw["id"]] = _clause(document, ("clauses", i), raw, parties, problems)
+        glass = _break_glass(document, clauses, parties, problems)
         agreements[head["id"]] = Agreement(
             id=head["id"],
             version=head["version"],
@@ -218,18 +222,57 @@ def _agreements(
             review_by=review or date.min,
             clauses=tuple(clauses.values()),
             file=document.name,
+            break_glass=glass,
         )
     return list(agreements.values())
 
 
+def _break_glass(
+    document: _Document,
+    clauses: Mapping[str, Clause],
+    parties: Mapping[str, Party],
+    problems: list[Problem],
+) -> tuple[BreakGlass, ...]:
+    """The clauses of *document* that count only while an override runs."""
+    found: dict[str, BreakGlass] = {}
+    for i, raw in enumerate(document.value.get("break_glass", ())):
+        place: Place = ("break_glass", i)
+        if raw["id"] in clauses or raw["id"] in found:
+            problems.append(
+                document.problem(
+                    (*place, "id"), f"the clause {raw['id']} exists twice", "give it an id of its own"
+                )
+            )
+        clause = _clause(document, place, raw, parties, problems)
+        locked = sorted({name for views in clause.grants.values() for name in views} & LOCKED)
+        if locked:
+            problems.append(
+                document.problem(
+                    (*place, "grants"),
+                    f"no override opens {', '.join(locked)} (safety rule V17)",
+                    "remove it",
+                )
+            )
+        for j, threat in enumerate(raw["threats"]):
+            if threat not in THREATS:
+                problems.append(
+                    document.problem(
+                        (*place, "threats", j),
+                        f"{threat} is not a threat",
+                        "use one of: " + ", ".join(THREATS),
+                    )
+                )
+        found[raw["id"]] = BreakGlass(clause, frozenset(raw["threats"]), raw["minutes"], raw["approval"])
+    return tuple(found.values())
+
+
 def _clause(
     document: _Document,
-    index: int,
+    place: Place,
     raw: Mapping[str, Any],
     parties: Mapping[str, Party],
     problems: list[Problem],
 ) -> Clause:
-    place: Place = ("clauses", index)
 
     def wrong(key: Place, detail: str, fix: str) -> None:
         problems.append(document.problem((*place, *key), detail, fix))

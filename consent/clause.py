@@ -44,7 +44,18 @@ OBLIGATIONS: dict[str, str] = {
     "never-to-perpetrator": "never let the perpetrator learn of it, paper he may see included",
     "consult-child": "take the child's views into account where practicable (Oranga Tamariki Act 1989 s 66K)",
     "delete-when-closed": "delete when the case closes",
+    "not-for-offences": "never use it to investigate an offence (Oranga Tamariki Act 1989 s 66(3))",
 }
+# Why somebody breaks the glass. Each is about somebody's life or body, now; convenience is none of them.
+THREATS: dict[str, str] = {
+    "life": "somebody is likely to be killed or seriously hurt before a person of the holder can decide",
+    "child": "a child is likely to be seriously harmed before a person of the holder can decide",
+    "weapon": "somebody who threatens others has a weapon at hand",
+    "released": "somebody who threatened a victim is free and may be on the way",
+    "missing": "somebody at risk cannot be found",
+}
+# What no override opens (safety rule V17), beside what no clause may grant at all.
+LOCKED = frozenset({"ADDR-SAFE", "NOTIFIER-ID"}) | NEVER_GRANTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,18 @@ class Clause:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakGlass:
+    """A clause that counts only while an override runs: for one of *threats*, for at most *minutes*.
+    *approval* is `before` when a second person must agree first, `after` when the review is enough.
+    """
+
+    clause: Clause
+    threats: frozenset[str]
+    minutes: int
+    approval: str
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
     """One agreement. It is in force when it is active and the day lies within its term; `review_by` is a
     warning, not an end.
@@ -146,6 +169,7 @@ class Agreement:
     review_by: date
     clauses: tuple[Clause, ...]
     file: str
+    break_glass: tuple[BreakGlass, ...] = ()
 
     def in_force(self, day: date) -> bool:
         """Whether the agreement is in force on *day*."""

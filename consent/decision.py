@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from consent.case import Case
 from schemas.classes import Facet
@@ -21,6 +21,25 @@ class Outcome(StrEnum):
     REFUSE = "refuse"
 
 
+class Leave(NamedTuple):
+    """What people decided about one message and one recipient beyond the standing clauses. It opens what a
+    clause only refers, or what a break-glass clause says, and never reaches past a guard.
+
+    *approved*: (role, class) that a person of the holder approved. *scrubbed*: that person has read the text
+    in it, and no place stands there. *opened*: the break-glass clauses of an override that runs.
+    *mandatory*: the recipient asked under section 66 of the Oranga Tamariki Act 1989, so that what no clause
+    gives is put to a person and not refused.
+    """
+
+    approved: frozenset[tuple[str, str]] = frozenset()
+    scrubbed: bool = False
+    opened: frozenset[str] = frozenset()
+    mandatory: bool = False
+
+
+NO_LEAVE = Leave()
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One message, as far as deciding needs it: no content, only which facets it holds about whom.
@@ -28,7 +47,7 @@ class Question:
     *roles* and *pseudonyms* are by the message's own refs; *holdings* has "" for the case. *cases* are all
     cases that the people of the message belong to: assigned in any, linked in any, highest risk of all.
     *elsewhere* are other cases of its perpetrators: they give nobody anything, but the home that he shares
-    with a victim of another case is hers there, and so everywhere.
+    with a victim of another case is hers there, and so everywhere. *leave* is what people decided.
     """
 
     type: str
@@ -41,6 +60,7 @@ class Question:
     cases: tuple[Case, ...]
     at: datetime
     elsewhere: tuple[Case, ...] = ()
+    leave: Leave = NO_LEAVE
 
 
 @dataclass(frozen=True, slots=True)

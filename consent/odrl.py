@@ -9,7 +9,7 @@ referral is a permission whose duty is to obtain consent of a person of the hold
 from collections.abc import Iterator
 from typing import Any
 
-from consent.agreement import Agreement, Agreements, Clause
+from consent.agreement import Agreement, Agreements, BreakGlass, Clause
 from consent.clause import BASES, OBLIGATIONS
 from consent.conditions import meaning
 from consent.guards import GUARDS
@@ -51,10 +51,16 @@ def odrl_agreement(agreements: Agreements, agreement: Agreement) -> dict[str, An
         },
         "assignee": [
             {"@type": "PartyCollection", "uid": _party(agreements, recipient)}
-            for recipient in sorted({c.recipient for c in agreement.clauses})
+            for recipient in sorted(
+                {
+                    c.recipient
+                    for c in (*agreement.clauses, *(glass.clause for glass in agreement.break_glass))
+                }
+            )
         ],
         "permission": [
-            p for clause in agreement.clauses for p in _permissions(agreements, agreement, clause)
+            *(p for clause in agreement.clauses for p in _permissions(agreements, agreement, clause)),
+            *(p for glass in agreement.break_glass for p in _emergencies(agreements, agreement, glass)),
         ],
         "prohibition": list(_prohibitions()),
         "obligation": [],
@@ -110,6 +116,25 @@ def _permissions(agreements: Agreements, agreement: Agreement, clause: Clause) -
                 "isr:decidedOn": clause.belief.decided_on.isoformat(),
             },
         }
+
+
+def _emergencies(agreements: Agreements, agreement: Agreement, glass: BreakGlass) -> Iterator[dict[str, Any]]:
+    """The permissions that hold only while an override runs."""
+    for permission in _permissions(agreements, agreement, glass.clause):
+        permission["constraint"] += [
+            {
+                "leftOperand": "urn:isr:override",
+                "operator": "isAnyOf",
+                "rightOperand": [{"@id": f"urn:isr:threat:{threat}"} for threat in sorted(glass.threats)],
+                "dct:description": f"an override runs; approval {glass.approval}, reviewed afterwards",
+            },
+            {
+                "leftOperand": "elapsedTime",
+                "operator": "lteq",
+                "rightOperand": {"@value": f"PT{glass.minutes}M", "@type": "xsd:duration"},
+            },
+        ]
+        yield permission
 
 
 def _target(role: str, name: str, view: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date
 
 from consent.agreement import Agreement, Agreements, Clause
-from consent.clause import ANY, OBLIGATIONS
+from consent.clause import ANY, LOCKED, NEVER_GRANTED, OBLIGATIONS, THREATS
 from consent.conditions import meaning
 from consent.guards import GUARDS
 from schemas.classes import CASE, CLASSES, SUBJECT_ROLES
@@ -79,6 +79,18 @@ def _agreement(agreements: Agreements, agreement: Agreement) -> Iterator[str]:
     for clause in agreement.clauses:
         yield ""
         yield from _clause(agreements, clause)
+    for glass in agreement.break_glass:
+        yield ""
+        yield from _clause(agreements, glass.clause)
+        threats = _either(THREATS[threat] for threat in sorted(glass.threats))
+        agreed = (
+            "a second person must agree before it opens" if glass.approval == "before" else "it opens at once"
+        )
+        yield from _paragraph(
+            f"This holds in an emergency only, while an override runs: when {threats}. It lasts "
+            f"{glass.minutes} minutes at most; {agreed}, and it is reviewed within a working day. It never "
+            f"opens {_classes(sorted(LOCKED & CLASSES.keys() - NEVER_GRANTED))}."
+        )
 
 
 def _clause(agreements: Agreements, clause: Clause) -> Iterator[str]:

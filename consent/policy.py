@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from consent.agreement import Agreements, Cells, Entry, InForce, Party
 from consent.case import RISK_ORDER
+from consent.clause import NEVER_GRANTED
 from consent.conditions import CONDITIONS, Facts
-from consent.decision import Decision, FrozenDict, Outcome, Question
+from consent.decision import Decision, FrozenDict, Leave, Outcome, Question
 from consent.guards import AT_RISK, NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
 from schemas.catalogue import Branch, Leaf, published
 from schemas.classes import CASE, FRAME, Facet
@@ -30,6 +31,15 @@ _REMEMBERED = 50_000  # decisions kept for a day: a few hundred bytes each
 
 
 _NOTHING = FrozenDict()
+# Who must be answered by law is answered through a person, whatever the clauses say: the information must not
+# be used to investigate an offence (s 66(3)).
+SECTION_66 = Entry(
+    "",
+    "OTA-S66",
+    (),
+    ("OTA66: Oranga Tamariki Act 1989 s 66",),
+    ("not-for-offences", "use-limited"),
+)
 
 
 def decide(agreements: Agreements, question: Question, recipient: Party) -> Decision:
@@ -229,7 +239,7 @@ def _decide(
     conflicted = mine in cases.conflicts
     source = agreements.parties.get(question.source)
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
-    asked_by = (question.type, question.purpose, question.audience, question.source)
+    asked_by = (question.type, question.purpose, question.audience, question.source, question.leave)
     key = (recipient, asked_by, cases.open, cases.risk, linked, conflicted, role, sought, told)
     if in_force is None:
         return _refusal(question, recipient, "no-time")
@@ -322,10 +332,19 @@ class _Asked:
             )  # fmt: skip
         if self.source is None or not self.source.active:
             return _refusal(question, recipient, "unknown-source")
-        cells = self.in_force.cells(recipient.id, question.purpose, self.source.kind)
+        leave = question.leave
+        cells = self.in_force.cells(recipient.id, question.purpose, self.source.kind, leave.opened)
         verdict = _Verdict()
         situation = self._situation(cells)
-        asked = (recipient, question.type, question.purpose, question.source, self.cases.open, situation)
+        asked = (
+            recipient,
+            question.type,
+            question.purpose,
+            question.source,
+            self.cases.open,
+            situation,
+            leave,
+        )
         for told in self.told:
             own_pupil = self._own_pupil(told)
             # What one subject comes to does not depend on the others beyond the situation, and families
@@ -428,8 +447,14 @@ class _Asked:
     ) -> None:
         """Decides one facet of one subject. A guard is asked about the very view that a clause would give."""
         entries = cells.get((subject.role, facet.name), ())
+        leave = self.question.leave
+        if leave.mandatory and facet.name not in NEVER_GRANTED:
+            entries = (*entries, SECTION_66)
+        approved = (subject.role, facet.name) in leave.approved
+        # Free text counts as a place until a person has read it (safety rule V2); nothing else changes.
+        read = facet._replace(free_text=False) if approved and leave.scrubbed else facet
         reducible = _matter(self.question.type).reducible
-        strongest, codes = guarded(situation, subject, facet, "full")
+        strongest, codes = guarded(situation, subject, read, "full")
         open_referral: Entry | None = None
         reason = codes[0] if codes else "no-clause"
         for entry in entries:
@@ -445,13 +470,16 @@ class _Asked:
                 )  # the type has nothing of this in its reduced view
                 continue
             if not entry.view:
+                if approved and strongest in (None, Effect.ASK):
+                    verdict.give("", subject.role, facet, entry._replace(view="full"))
+                    return
                 if strongest is not Effect.NOTHING:
                     open_referral = open_referral or entry
                 continue
             effect, held_by = (
-                (strongest, codes) if entry.view == "full" else guarded(situation, subject, facet, entry.view)
+                (strongest, codes) if entry.view == "full" else guarded(situation, subject, read, entry.view)
             )
-            if effect is None:
+            if effect is None or (approved and effect is Effect.ASK):
                 verdict.give("", subject.role, facet, entry)
                 return
             verdict.guards.update(held_by)
@@ -545,6 +573,7 @@ __all__ = [
     "COMPANIONS",
     "Decision",
     "FrozenDict",
+    "Leave",
     "Outcome",
     "Question",
     "carried",

@@ -233,7 +233,7 @@ def clause_title(hub: Hub, name: str) -> str:
     force.
     """
     for agreement in hub.agreements:
-        for clause in agreement.clauses:
+        for clause in (*agreement.clauses, *(glass.clause for glass in agreement.break_glass)):
             if agreement.name_of(clause) == name:
                 return clause.belief.statement
     return ""

@@ -33,7 +33,7 @@ OPERATORS = {
     "isAnyOf",
     "isNoneOf",
 }
-LEFT_OPERANDS = {"purpose", "dateTime"}
+LEFT_OPERANDS = {"purpose", "dateTime", "elapsedTime"}
 ACTIONS = {"distribute", "delete", "inform", "obtainConsent"}
 
 
@@ -127,7 +127,7 @@ def test_odrl_has_one_permission_for_each_word_of_the_file(agreement: Any) -> No
     uids = [rule["uid"] for rule in odrl_agreement(PRESENT, agreement)["permission"]]
     expected = {
         f"urn:isr:agreement:{agreement.id}:{agreement.version}:{clause.id}:{role}:{name}"
-        for clause in agreement.clauses
+        for clause in (*agreement.clauses, *(glass.clause for glass in agreement.break_glass))
         for side in (clause.grants, clause.refer)
         for role, names in side.items()
         for name in names
@@ -153,6 +153,17 @@ def test_odrl_says_every_condition_obligation_and_referral(agreement: Any) -> No
             role, name = uid.removeprefix(prefix).split(":")
             referred = name in clause.refer.get(role, ())
             assert (rule["duty"][0]["action"] == "obtainConsent") is referred
+
+
+def test_odrl_says_when_and_how_long_an_override_permits() -> None:
+    (emergency,) = [a for a in PRESENT if a.break_glass]
+    (glass,) = emergency.break_glass
+    for rule in odrl_agreement(PRESENT, emergency)["permission"]:
+        limits = {c["leftOperand"]: c["rightOperand"] for c in rule["constraint"]}
+        assert {t["@id"] for t in limits["urn:isr:override"]} == {
+            f"urn:isr:threat:{threat}" for threat in glass.threats
+        }
+        assert limits["elapsedTime"]["@value"] == f"PT{glass.minutes}M"
 
 
 def test_odrl_has_one_prohibition_for_each_guard() -> None:
