@@ -62,7 +62,7 @@ class Copy(Protocol):
         ...
 
     def tile(self, level: int, number: int, width: int) -> bytes:
-        """The first *width* hashes of a tile of *level* 1 or above."""
+        """The first *width* hashes of a tile."""
         ...
 
     def beyond(self, size: int) -> int:
@@ -129,6 +129,11 @@ class DatabaseCopy:
     def tile(self, level: int, number: int, width: int) -> bytes:
         """See `Copy`."""
         rows = self._rows("SELECT hashes FROM ledger_tile WHERE level = ? AND n = ?", level, number)
+        if not rows and level == 0:  # the partial one is kept as the newest entries' leaves
+            first = number * WIDTH
+            query = "SELECT leaf FROM ledger_entry WHERE idx >= ? AND idx < ? ORDER BY idx"
+            leaves = self._rows(query, first, first + width)
+            return b"".join(leaf for (leaf,) in leaves if isinstance(leaf, bytes))
         return bytes(rows[0][0])[: width * HASH_SIZE] if rows and isinstance(rows[0][0], bytes) else b""
 
     def beyond(self, size: int) -> int:
@@ -267,8 +272,8 @@ def open_copy(target: str | Path) -> Copy:
     if path.is_file() and read_start(path, len(_SQLITE_MAGIC)) == _SQLITE_MAGIC:
         return DatabaseCopy(path)
     raise NothingToVerify(
-        "expected a folder with hub.db, an exported folder with checkpoint and tile/, a SQLite file, a "
-        "tlog-proof file, or an http(s) address"
+        "expected a folder with hub.db, an exported folder with checkpoint and tile/, an evidence bundle "
+        "(folder or zip), a SQLite file, a tlog-proof file, or an http(s) address"
     )
 
 

@@ -64,9 +64,16 @@ def referred(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 class Rules:
     """What every entry must say, and what entries say about each other."""
 
-    def __init__(self, kinds: Counter[str], add: Callable[[str, str], None]) -> None:
-        """Counts *kinds*, and tells *add* the place of what is wrong, and what that is."""
-        self._kinds, self._add = kinds, add
+    def __init__(
+        self,
+        kinds: Counter[str],
+        add: Callable[[str, str], None],
+        see: Callable[[int, dict[str, object]], None] | None = None,
+    ) -> None:
+        """Counts *kinds*, tells *add* the place of what is wrong, and what that is, and lets *see* each entry
+        that can be read.
+        """
+        self._kinds, self._add, self._see = kinds, add, see
         # Python's hashes of text are keyed anew in each process, so nobody can prepare two keys that collide;
         # eight bytes instead of three texts keep a ledger of millions in memory.
         self._decided: dict[int, int] = {}
@@ -88,6 +95,8 @@ class Rules:
                     self._disclosures.append(_UNKNOWN)
                     continue
                 kinds[kind] += 1
+                if self._see:
+                    self._see(index, body)
                 if columns and columns[offset] != (kind, source, message, party):
                     add(f"entry {index}", "it is filed under another kind, source, message or party")
                 if kind in DECISION_KINDS:

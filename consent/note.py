@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from consent.ed25519 import is_signed
 from consent.merkle import HASH_SIZE, ProofError, leaf_hash, verify_inclusion
 
 __all__ = [
@@ -83,10 +83,8 @@ class Key:
             moment = int.from_bytes(signature[:_TIMESTAMP_BYTES], "big")
             signed = cosigned_text(text, moment)
             signature = signature[_TIMESTAMP_BYTES:]
-        try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, signed)
-        except (InvalidSignature, ValueError) as error:
-            raise ProofError("a signature of a known key does not verify") from error
+        if not is_signed(self.public, signature, signed):
+            raise ProofError("a signature of a known key does not verify")
         return moment
 
 

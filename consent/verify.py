@@ -4,7 +4,7 @@ paths.
     python -m consent.verify DIR|FILE|URL --key VKEY_OR_FILE
 
 Reads every entry once and rebuilds the tree. What is checked, and what no check can show, is in
-docs/ledger.md. Needs Python's own library and `cryptography`, nothing else.
+docs/ledger.md. Needs Python's own library, nothing else (`cryptography`, where it is there, makes it faster).
 """
 
 import argparse
@@ -14,115 +14,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from consent.bundle import is_bundle, verify_bundle
 from consent.copies import Block, Copy, NothingToVerify, open_copy, read_start
-from consent.entry import Rules, read_entry
+from consent.entry import Rules
 from consent.merkle import EMPTY_ROOT, ProofError, leaf_hash
 from consent.note import (
     COSIGNATURE_V1,
     MAX_NOTE_BYTES,
     Checkpoint,
     Key,
-    TlogProof,
     open_checkpoint,
     open_note,
 )
+from consent.report import Report
+from consent.reveal import MAX_CONTENT_BYTES, MAX_REVEAL_BYTES, Reveal
+from consent.spot import verify_between, verify_entry, verify_proof
 from consent.tiles import FULL_TILE_BYTES, MAX_ENTRY_BYTES, WIDTH, Edge, hashes_of
 
 Progress = Callable[[int, int], None]
-_MAX_FINDINGS = 100  # of one kind: a report that names a hundred entries has made its point
+_NO_SALTS = "a content is recognised by its salt: name the file of salts with --reveal"
 _OLDER = "older checkpoint"
 _PROOF_START = b"c2sp.org/tlog-proof@"
 _MAX_PROOF_BYTES = 2 * MAX_NOTE_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing wrong: *place* (`entry 17`, `checkpoint 400`, `tile 1/0`, `head`) and what is wrong there."""
-
-    place: str
-    detail: str
-
-
-@dataclass(slots=True)
-class Report:
-    """What verifying came to. *size* entries were read, *signed* of them are under a signed checkpoint
-    with *root*.
-
-    *unsigned* entries follow it: appended, not yet signed; that is no fault.
-    """
-
-    target: str
-    origin: str = ""
-    size: int = 0
-    signed: int = 0
-    root: bytes = EMPTY_ROOT
-    note: str = ""  # the newest checkpoint that the entries confirm
-    checkpoints: int = 0
-    witnesses: list[str] = field(default_factory=list)
-    kinds: Counter[str] = field(default_factory=Counter)
-    findings: list[Finding] = field(default_factory=list)
-    more_findings: int = 0
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
-
-    @property
-    def unsigned(self) -> int:
-        """How many entries no checkpoint covers yet."""
-        return max(0, self.size - self.signed)
-
-    def add(self, place: str, detail: str) -> None:
-        """Notes something wrong at *place*."""
-        kind = place.split(maxsplit=1)[
-            0
-        ]  # a thousand entries must not hide what is said about the checkpoints
-        if sum(finding.place.startswith(kind) for finding in self.findings) < _MAX_FINDINGS:
-            self.findings.append(Finding(place, detail))
-        else:
-            self.more_findings += 1
-
-    def as_json(self) -> dict[str, object]:
-        """The report for a program."""
-        return {
-            "ok": self.ok,
-            "target": self.target,
-            "origin": self.origin,
-            "entries": self.size,
-            "signed": self.signed,
-            "unsigned": self.unsigned,
-            "root": self.root.hex(),
-            "checkpoints": self.checkpoints,
-            "witnesses": self.witnesses,
-            "kinds": dict(sorted(self.kinds.items())),
-            "findings": [{"place": f.place, "detail": f.detail} for f in self.findings],
-            "more_findings": self.more_findings,
-            "seconds": round(self.seconds, 3),
-        }
-
-    def lines(self) -> list[str]:
-        """The report for a person."""
-        rate = f" ({self.size / self.seconds:,.0f} entries/s)" if self.seconds and self.size > 1 else ""
-        lines = [
-            f"{'VERIFIED' if self.ok else 'NOT VERIFIED'}  {self.origin or self.target}",
-            f"  {self.size:,} entries read, {self.signed:,} of them signed, in {self.seconds:.2f} s{rate}",
-            f"  root {self.root.hex()}",
-            f"  {self.checkpoints:,} checkpoint signatures verified"
-            + (f", cosigned by {', '.join(self.witnesses)}" if self.witnesses else ""),
-        ]
-        if self.kinds:
-            lines.append("  " + ", ".join(f"{count:,} {kind}" for kind, count in self.kinds.most_common()))
-        if self.unsigned:
-            lines.append(f"  the last {self.unsigned:,} entries are not signed yet")
-        lines += [f"  {finding.place}: {finding.detail}" for finding in self.findings]
-        if self.more_findings:
-            lines.append(f"  and {self.more_findings:,} more")
-        return lines
 
 
 def verify(
@@ -133,28 +49,62 @@ def verify(
     *,
     witnesses: Sequence[str] = (),
     entry: bytes | None = None,
+    index: int | None = None,
+    between: tuple[str, str] | None = None,
+    reveal: bytes | None = None,
+    contents: Sequence[tuple[str, bytes]] = (),
 ) -> Report:
-    """Proves the ledger at *target* against *key* (a vkey, or the path of a file with one).
+    """Proves the ledger, the evidence bundle or the tlog-proof at *target* against *key* (a vkey, or the path
+    of a file with one).
 
     *old_checkpoint* (a signed note, or its path) is one that the caller kept: the ledger must continue it,
     which is the only way to see that its end was cut off. Each of *witnesses* (vkeys) must have cosigned the
-    newest checkpoint. A tlog-proof file is verified for *entry*, or for the entry that it carries.
-    Raises `NothingToVerify` when there is nothing of the kind, and `ProofError` for a bad key; what is wrong
-    with the ledger is in the report.
+    newest checkpoint. A tlog-proof file is verified for *entry*, or for the entry that it carries. With
+    *index* only that entry is proved, with *between* only that the one checkpoint (signed note, or its path)
+    continues the other, both in O(log n) reads. *reveal* (`consent.reveal`) opens commitments, and finds
+    which of *contents* (name, bytes) left under them.
+
+    Raises `NothingToVerify` when there is nothing of the kind, and `ProofError` for a bad key or salts that
+    cannot be read; what is wrong with the ledger is in the report.
     """
     started = time.perf_counter()
     log_key = _read_key(key)
     witness_keys = [_read_key(item) for item in witnesses]
+    opening = Reveal(reveal, contents) if reveal is not None else None
     report = Report(str(target))
     path = None if str(target).startswith(("http://", "https://")) else Path(target)
     if path and path.is_file() and read_start(path, len(_PROOF_START)) == _PROOF_START:
-        _verify_proof_file(path, log_key, entry, report)
+        _refuse_others("proof", old_checkpoint, index, between)
+        try:
+            verify_proof(_decode(read_start(path, _MAX_PROOF_BYTES)), entry, log_key, report, opening)
+        except LookupError:
+            raise NothingToVerify("the proof does not carry its entry; name the entry's file") from None
+        except ProofError as error:
+            report.add("proof", str(error))
+    elif path and is_bundle(path):
+        _refuse_others("bundle", old_checkpoint, index, between)
+        opening = verify_bundle(path, log_key, report, witness_keys, opening, contents)
     else:
         with closing(open_copy(target)) as copy:
-            walk = _Walk(copy, log_key, report, progress)
-            walk.run(_read_text(old_checkpoint) if old_checkpoint else None, witness_keys)
+            if between is not None:
+                verify_between(copy, log_key, _read_text(between[0]), _read_text(between[1]), report)
+            elif index is not None:
+                verify_entry(copy, log_key, index, report, opening)
+            else:
+                walk = _Walk(copy, log_key, report, progress, opening)
+                walk.run(_read_text(old_checkpoint) if old_checkpoint else None, witness_keys)
+    if opening is not None:
+        opening.end(report.add)
+        report.opened = opening.opened
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _refuse_others(what: str, *asked: object) -> None:
+    if any(item is not None for item in asked):
+        raise NothingToVerify(
+            f"a {what} is proved as a whole and holds no other entries; ask that of the ledger or its export"
+        )
 
 
 class _Walk:
@@ -162,11 +112,14 @@ class _Walk:
     a hash.
     """
 
-    def __init__(self, copy: Copy, key: Key, report: Report, progress: Progress | None) -> None:
+    def __init__(
+        self, copy: Copy, key: Key, report: Report, progress: Progress | None, opening: Reveal | None = None
+    ) -> None:
         self._copy, self._key, self._report = copy, key, report
         self._progress = progress
         self._edge = Edge()
-        self._rules = Rules(report.kinds, report.add)
+        see = partial(_seen, opening, report) if opening is not None else None
+        self._rules = Rules(report.kinds, report.add, see)
         self._good = Checkpoint(key.name, 0, EMPTY_ROOT)  # the largest tree that a checkpoint confirmed
         self._bad: list[int] = []  # sizes of checkpoints that state another root
 
@@ -356,21 +309,8 @@ class _Walk:
         return chosen
 
 
-def _verify_proof_file(path: Path, key: Key, entry: bytes | None, report: Report) -> None:
-    try:
-        proof = TlogProof.decode(_decode(read_start(path, _MAX_PROOF_BYTES)))
-        data = entry if entry is not None else proof.extra
-        if data is None:
-            raise NothingToVerify("the proof does not carry its entry; name the entry's file")
-        report.origin, report.root = proof.checkpoint.origin, proof.checkpoint.root
-        open_checkpoint(proof.checkpoint.note, [key], key.name)
-        report.checkpoints = 1
-        proof.verify(data, [key])
-        report.size = report.signed = 1
-        _, kind, *_ = read_entry(data)
-        report.kinds[kind] += 1
-    except ProofError as error:
-        report.add("proof", str(error))
+def _seen(opening: Reveal, report: Report, index: int, body: dict[str, object]) -> None:
+    opening.see(index, body, report.add)
 
 
 def _read_key(key: str) -> Key:
@@ -408,23 +348,66 @@ def _decode(data: bytes) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line: exit 0 when everything is proved, 1 when something is wrong, 2 when used wrongly."""
     parser = argparse.ArgumentParser(
-        prog="python -m consent.verify", description="Prove a disclosure ledger with its public key alone."
+        prog="verify", description="Prove a disclosure ledger with its public key alone."
     )
+    add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="write the report as JSON")
+    return run(parser.parse_args(arguments))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what `run` takes, but for `--json`, to *parser*."""
     option = parser.add_argument
-    option("target", help="data folder, exported folder, SQLite file, tlog-proof file or web address")
+    option(
+        "target",
+        help="data folder, exported folder, SQLite file, evidence bundle, tlog-proof file or web address",
+    )
     option(
         "--key", help="the ledger's verifier key, or a file that holds it (default: ledger.vkey beside it)"
     )
     option("--since", metavar="FILE", help="an older checkpoint that you kept: the ledger must continue it")
     option("--witness", action="append", default=[], metavar="VKEY", help="must have cosigned the newest one")
     option("--entry", type=Path, metavar="FILE", help="the entry that a tlog-proof is about")
-    option("--json", action="store_true", help="write the report as JSON")
-    chosen = parser.parse_args(arguments)
+    option("--index", type=_index, metavar="N", help="prove entry N only, in a few reads")
+    option("--between", nargs=2, metavar="FILE", help="prove only that one checkpoint continues the other")
+    option("--reveal", type=Path, metavar="FILE", help="salts that open commitments (isr-hub evidence)")
+    option(
+        "--content",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a released message or its data, to be recognised by the salts",
+    )
+
+
+def _index(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise argparse.ArgumentTypeError("is not a whole number from 0")
+    return int(text)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Verifies as *chosen* on the command line, prints the report, and returns the exit status."""
     try:
         entry = read_start(chosen.entry, MAX_ENTRY_BYTES + 1) if chosen.entry else None
+        reveal = read_start(chosen.reveal, MAX_REVEAL_BYTES) if chosen.reveal else None
+        contents = [(path.name, read_start(path, MAX_CONTENT_BYTES)) for path in chosen.content]
+        if contents and reveal is None and not is_bundle(Path(chosen.target)):
+            raise NothingToVerify(_NO_SALTS)  # noqa: TRY301  # one way out
         key, own = (chosen.key, True) if chosen.key else (_key_beside(chosen.target), False)
-        progress = _bar if sys.stderr.isatty() else None
-        report = verify(chosen.target, key, chosen.since, progress, witnesses=chosen.witness, entry=entry)
+        report = verify(
+            chosen.target,
+            key,
+            chosen.since,
+            _bar if sys.stderr.isatty() else None,
+            witnesses=chosen.witness,
+            entry=entry,
+            index=chosen.index,
+            between=tuple(chosen.between) if chosen.between else None,
+            reveal=reveal,
+            contents=contents,
+        )
     except (NothingToVerify, ProofError) as error:
         print(json.dumps({"ok": False, "error": str(error)}) if chosen.json else f"cannot verify: {error}")
         return 2

@@ -25,7 +25,8 @@ from consent.note import (
     read_path,
     write_path,
 )
-from consent.verify import Report, verify
+from consent.report import Report
+from consent.verify import verify
 
 MAX_BODY_BYTES = MAX_NOTE_BYTES
 _TABLES = (

@@ -13,6 +13,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from consent.verify import add_arguments
+from consent.verify import run as verify_ledger
+from gateway.outsiders import LEDGER_ACTIONS, run_ledger
 from gateway.settings import Settings, from_environment
 from schemas.errors import BadSettings, HubError
 
@@ -83,15 +86,17 @@ def _parser() -> argparse.ArgumentParser:
     token = add("token", "an access token of the sandbox issuer, to try the HTTP door", _token)
     token.add_argument("party")
     token.add_argument("--scope", default="messages:submit messages:read")
-    verify = add("verify", "prove a ledger: every leaf, the tree, every signature", _verify, data=False)
-    verify.add_argument("target", help="data folder, exported folder, file or URL")
-    verify.add_argument(
-        "--key",
-        help="the ledger's public key (vkey) or a file with it; default: ledger.vkey beside the ledger",
-    )
-    verify.add_argument("--since", help="file with an older checkpoint that the ledger must extend")
+    verify = add("verify", "prove a ledger: every leaf, the tree, every signature", verify_ledger, data=False)
+    add_arguments(verify)
     export = add("export", "write the ledger as static files that anybody can verify", _export)
     export.add_argument("folder", type=Path)
+    ledger = add("ledger", "the ledger for outsiders: as files, and the verifier", _ledger)
+    ledger.add_argument("action", choices=tuple(LEDGER_ACTIONS))
+    ledger.add_argument(
+        "words",
+        nargs="*",
+        help="; ".join(f"{action} {words}" for action, words in LEDGER_ACTIONS.items() if words),
+    )
     explain = add("explain", "what every party got of a message, and why", _explain)
     explain.add_argument("message")
     agreements = add("agreements", "what the agreements grant, and would do", _agreements, data=False)
@@ -185,25 +190,13 @@ def _token(given: argparse.Namespace) -> int:
     return GOOD
 
 
-def _verify(given: argparse.Namespace) -> int:
-    from consent.verify import main as verify
-
-    arguments = [given.target]
-    for name, value in (("--key", given.key), ("--since", given.since)):
-        arguments += [name, value] if value else []
-    return verify(arguments + (["--json"] if given.json else []))
+def _ledger(given: argparse.Namespace) -> int:
+    return run_ledger(given, _settings(given), out)
 
 
 def _export(given: argparse.Namespace) -> int:
-    from gateway.hub import open_hub
-
-    with open_hub(_settings(given), alone=False) as hub:
-        checkpoint = hub.ledger.export(given.folder)
-    if given.json:
-        _print_json({"size": checkpoint.size, "root": checkpoint.root.hex(), "folder": str(given.folder)})
-    else:
-        out.print(f"{checkpoint.size} entries in {given.folder}", markup=False, soft_wrap=True)
-    return GOOD
+    given.action, given.words = "export", [str(given.folder)]
+    return _ledger(given)
 
 
 def _explain(given: argparse.Namespace) -> int:

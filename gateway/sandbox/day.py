@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from adapters.adapter import Native
 from consent.entry import withheld as withheld_of
 from consent.ledger import ledger_entry
-from consent.verify import Report, verify
+from consent.report import Report
+from consent.verify import verify
 from gateway.due import local_instant
 from gateway.hub import Hub, migrate, open_hub
 from gateway.sandbox import native

@@ -27,8 +27,9 @@ from consent.copies import DatabaseCopy, NothingToVerify
 from consent.ledger import Entry, Ledger, Signer, ledger_checkpoint, ledger_entry, ledger_head, ledger_tile
 from consent.merkle import ProofError, leaf_hash
 from consent.note import COSIGNATURE_V1, Checkpoint
+from consent.report import Report
 from consent.tiles import Edge, bundle_path, read_bundle, tile_path, write_bundle
-from consent.verify import Report, verify
+from consent.verify import verify
 from schemas.database import metadata, open_database
 
 ORIGIN = "isr.test/ledger"
