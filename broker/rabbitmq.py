@@ -169,7 +169,7 @@ class RabbitBroker:
     def publish(self, messages: Sequence[Outgoing]) -> None:
         """Queues all *messages* and waits once for all confirms. Raises `Unconfirmed` when one was refused,
         has no queue, or did not get its confirm in time."""
-        self._publish([(m.queue, m.body, topology.properties_of(m.headers)) for m in messages])
+        self._publish([(m.queue, m.body, topology.properties_of(m.queue, m.headers)) for m in messages])
 
     def receive(self, queue: str, limit: int, wait_seconds: float = 0.0) -> list[Delivery]:
         """Up to *limit* messages of *queue* that have arrived here; without a wait, the server is asked
@@ -303,7 +303,7 @@ class RabbitBroker:
         if not messages:
             return
         for _, _, properties in messages:
-            properties.message_id = f"{self._name}-{next(self._numbers)}"
+            properties.message_id = properties.message_id or f"{self._name}-{next(self._numbers)}"
         batch = _Batch(messages)
         self._batches.add(batch)
         if self._closing.is_set():  # after the batch is known to `close`, so that one of the two fails it

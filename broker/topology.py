@@ -211,16 +211,20 @@ def _exactly(name: str) -> str:
     return f"^{re.escape(name)}$"
 
 
-def properties_of(headers: Mapping[str, str]) -> BasicProperties:
-    """The properties of a message with *headers*: persistent."""
-    return BasicProperties(headers=dict(headers), delivery_mode=2)
+def properties_of(queue: str, headers: Mapping[str, str]) -> BasicProperties:
+    """The properties of a message with *headers* for *queue*: persistent. In a mailbox the headers `id` and
+    `media-type` are also where an AMQP client looks for them."""
+    properties = BasicProperties(headers=dict(headers), delivery_mode=2)
+    if queue.startswith(mailbox_of("")):
+        properties.message_id, properties.content_type = headers.get("id"), headers.get("media-type")
+    return properties
 
 
 def copy_of(delivery: Delivery, due: int) -> BasicProperties:
     """The properties of *delivery*'s copy that is not to be delivered before *due* (milliseconds since
     1970)."""
     attempts = {_ATTEMPTS: str(delivery.attempts + 1), _NOT_BEFORE: str(due)}
-    return properties_of({**delivery.headers, **attempts})
+    return properties_of(delivery.queue, {**delivery.headers, **attempts})
 
 
 def understood(method: Any, properties: BasicProperties) -> tuple[dict[str, str], int, int]:

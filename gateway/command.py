@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="with export: file of the parties' passwords (JSON); missing ones are made and written there",
     )
+    add("recipients", "which way each party's deliveries go", _recipients)
     letters = add("dead-letters", "what was set aside: list it, send it again", _dead_letters)
     letters.add_argument("action", choices=("list", "retry"))
     letters.add_argument("number", nargs="?", help="with retry: the number, or `all`")
@@ -324,6 +325,22 @@ def _passwords(path: Path, parties: Sequence[str]) -> dict[str, str]:
         part.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
         part.replace(path)
     return {party: known[party] for party in parties}
+
+
+def _recipients(given: argparse.Namespace) -> int:
+    from consent.agreement import Agreements
+    from gateway.hub import agreements_folder
+    from gateway.recipients import read_recipients
+
+    settings = _settings(given)
+    parties = Agreements.load(agreements_folder(settings)).parties
+    found = read_recipients(settings.recipients, parties, has_mailboxes=not settings.embedded_broker)
+    if given.json:
+        _print_json(found.way)
+    else:
+        for party, way in sorted(found.way.items()):
+            out.print(f"{party}: {way}", markup=False)
+    return GOOD
 
 
 def _dead_letters(given: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.broker import SUBMISSIONS, deliveries_to
+from broker.topology import mailbox_of
 from consent import tiles
 from gateway import console, problems, queries
 from gateway.auth import AUDIT, OPERATE, READ, SUBMIT, Gate, Principal, challenge
@@ -144,7 +145,8 @@ def _operations(app: FastAPI, hub: Hub, gate: Gate) -> None:
     @app.get("/metrics")
     def metrics(_: Annotated[None, Depends(may_operate)]) -> Response:
         """What operators watch, for Prometheus."""
-        for queue in (SUBMISSIONS, *map(deliveries_to, sorted(hub.agreements.parties))):
+        mailboxes = map(mailbox_of, hub.recipients.mailboxes())
+        for queue in (SUBMISSIONS, *map(deliveries_to, sorted(hub.agreements.parties)), *mailboxes):
             hub.telemetry.queue_depth.labels(queue).set(hub.broker.depth(queue))
         return Response(generate_latest(hub.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from consent.agreement import OBLIGATIONS
 from consent.conditions import CONDITIONS, meaning
-from consent.entry import referred, withheld
 from consent.guards import GUARDS
 from gateway import queries
 from gateway.hub import Hub
@@ -172,10 +171,10 @@ def _recipient(hub: Hub, row: queries.Row, ended: Mapping[str, queries.Row]) -> 
                 "reason": code,
                 "says": reason_says(code),
             }
-            for role, name, code in withheld(said)
+            for role, name, code in said["withheld"]
         ],
         "referred": [
-            {"role": role, "class": name, "title": class_title(name)} for role, name in referred(said)
+            {"role": role, "class": name, "title": class_title(name)} for role, name in said["referred"]
         ],
         "guards": [{"code": code, "says": reason_says(code)} for code in in_order(said["guards"])],
         "reasons": [{"code": code, "says": reason_says(code)} for code in said["reasons"]],

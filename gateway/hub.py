@@ -24,6 +24,7 @@ from consent.ledger import Ledger, Signer
 from consent.people import Keys
 from gateway import migrations
 from gateway.exchange import Exchange
+from gateway.recipients import Recipients, Ways, read_recipients
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from schemas.catalogue import Catalogue, published
@@ -41,6 +42,7 @@ class Hub:
     broker: Broker
     ledger: Ledger
     agreements: Agreements
+    recipients: Recipients
     catalogue: Catalogue
     exchange: Exchange
     telemetry: Telemetry
@@ -67,6 +69,9 @@ def open_hub(
     settings.data.mkdir(parents=True, exist_ok=True)
     with _held(settings) if alone else nullcontext():
         agreements = Agreements.load(agreements_folder(settings))
+        recipients = read_recipients(
+            settings.recipients, agreements.parties, has_mailboxes=not settings.embedded_broker
+        )
         engine = _current_database(settings, alone=alone)
         broker = wrap_broker(_open_broker(settings, engine, agreements.parties, clock))
         ledger = Ledger(engine, signer(settings), settings.origin, clock)
@@ -75,6 +80,7 @@ def open_hub(
             Telemetry(),
             Keys(secret(settings)),
         )
+        ways = Ways(recipients, FileDrop(settings.data / "agencies"), broker)
         exchange = Exchange(
             engine,
             broker,
@@ -83,7 +89,7 @@ def open_hub(
             lambda: agreements,
             keys,
             adapter_of,
-            transport or FileDrop(settings.data / "agencies"),
+            transport or ways,
             telemetry,
             clock,
         )
@@ -91,9 +97,20 @@ def open_hub(
             ledger.start()
             exchange.outbox.start()
             yield Hub(
-                settings, engine, broker, ledger, agreements, catalogue, exchange, telemetry, keys, clock
+                settings,
+                engine,
+                broker,
+                ledger,
+                agreements,
+                recipients,
+                catalogue,
+                exchange,
+                telemetry,
+                keys,
+                clock,
             )
         finally:
+            ways.close()
             broker.close()
             engine.dispose()
 

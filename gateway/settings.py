@@ -20,6 +20,9 @@ class Settings:
     database_url: str = ""  # empty: SQLite in *data*
     broker_url: str = ""  # empty: queues in the same SQLite file
     agreements: Path | None = None  # None: the agreements that come with the hub
+    recipients: Path | None = (
+        None  # file that says which way each party's deliveries go; None: all to folders
+    )
     origin: str = "isr-hub.example.nz/ledger"  # the ledger's name in checkpoints
     listen: str = "127.0.0.1:8080"
     metrics: str = ""  # address and port of a process's own metrics; empty: only the HTTP door shows its own
@@ -75,7 +78,7 @@ def address_of(text: str) -> tuple[str, int]:
 def _parsed(field: str, value: str) -> object:
     if field in ("listen", "metrics"):
         address_of(value)
-    if field in ("data", "agreements"):
+    if field in ("data", "agreements", "recipients"):
         return Path(value)
     if field == "production":
         if value.lower() not in ("true", "false"):

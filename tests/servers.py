@@ -3,6 +3,7 @@
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -61,6 +62,10 @@ class RabbitServer:
     def drop_virtual_host(self, url: str) -> None:
         """Removes what `new_virtual_host` made."""
         self.call("DELETE", f"/api/vhosts/{url.rsplit('/', 1)[1]}")
+
+    def users(self) -> set[str]:
+        """The names of its users. Needs the management API."""
+        return {user["name"] for user in json.loads(self.call("GET", "/api/users"))}
 
     def call(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """The answer of the management API."""

@@ -236,46 +236,6 @@ def test_agency_publishes_under_its_own_name_and_reads_its_own_mailbox(
     assert delivery.attempts == 0
 
 
-@pytest.mark.parametrize(
-    "forbidden",
-    [
-        pytest.param(lambda c: c.basic_publish(topology.DOOR_EXCHANGE, OTHER, b"x"), id="as another party"),
-        pytest.param(lambda c: c.basic_publish("", SUBMISSIONS, b"x"), id="past the door"),
-        pytest.param(lambda c: c.basic_publish("", deliveries_to(OTHER), b"x"), id="into another's queue"),
-        pytest.param(
-            lambda c: c.basic_publish(topology.DEAD_LETTER_EXCHANGE, "", b"x"), id="into the dead letters"
-        ),
-        pytest.param(
-            lambda c: c.basic_publish(
-                topology.DOOR_EXCHANGE, PARTY, b"x", pika.BasicProperties(user_id="guest")
-            ),
-            id="under another user id",
-        ),
-        pytest.param(lambda c: c.basic_get(topology.mailbox_of(OTHER)), id="another's mailbox"),
-        pytest.param(lambda c: c.basic_get(POLICE), id="its own deliveries before they are sent"),
-        pytest.param(lambda c: c.basic_get(topology.DEAD_LETTERS), id="dead letters"),
-        pytest.param(lambda c: c.basic_get(topology.DOOR), id="what others sent"),
-        pytest.param(lambda c: c.queue_declare("mine"), id="a new queue"),
-        pytest.param(lambda c: c.queue_delete(topology.mailbox_of(PARTY)), id="deleting its mailbox"),
-        pytest.param(
-            lambda c: c.queue_bind(topology.mailbox_of(PARTY), topology.DOOR_EXCHANGE, OTHER),
-            id="eavesdropping",
-        ),
-    ],
-)
-def test_agency_is_refused(
-    agency: Callable[[], pika.BlockingConnection], forbidden: Callable[[object], object]
-) -> None:
-    connection = agency()
-    channel = connection.channel()
-    channel.confirm_delivery()
-
-    with pytest.raises(pika.exceptions.ChannelClosedByBroker):
-        forbidden(channel)
-
-    connection.close()
-
-
 def test_password_hash_is_rabbitmqs() -> None:
     """The example of RabbitMQ's own documentation: password test12, salt 908D C60A."""
     expected = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"

@@ -5,17 +5,11 @@ nothing twice; and agencies that send by AMQP.
 import contextlib
 import json
 import random
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 import pika
@@ -27,87 +21,27 @@ import sqlalchemy as sa
 from adapters.adapter import Native
 from broker.broker import SUBMISSIONS, deliveries_to
 from broker.outbox import inbox
-from broker.topology import DOOR, DOOR_EXCHANGE, mailbox_of
+from broker.topology import DOOR, DOOR_EXCHANGE
 from consent.ledger import ledger_entry, ledger_head
 from consent.placing import case_table
 from consent.verify import verify
 from gateway.command import main
-from gateway.hub import Hub, migrate, open_hub
+from gateway.hub import Hub
 from gateway.sandbox.day import five_f
 from gateway.sandbox.population import stream
 from gateway.settings import Settings
 from schemas.database import in_sequence
-from schemas.errors import Unconfirmed
 from tests import servers
+from tests.processes import (
+    accepted_at_last,
+    ended,
+    entries,
+    moved_until_idle,
+    running,
+    until,
+)
 
-PATIENCE_SECONDS = 120.0
 EPISODES = 240
-NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
-# The command itself, on a day when the agreements are in force.
-PROGRAM = """
-import functools, sys, time
-from datetime import UTC, datetime, timedelta
-from gateway import command, hub, serve
-began = time.monotonic()
-def clock(): return datetime(2026, 11, 22, 3, tzinfo=UTC) + timedelta(seconds=time.monotonic() - began)
-serve.open_hub = functools.partial(hub.open_hub, clock=clock)
-sys.exit(command.main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def settings(rabbitmq_url: str, postgresql_empty_database: str, tmp_path: Path) -> Settings:
-    settings = Settings(
-        data=tmp_path / "hub", database_url=postgresql_empty_database, broker_url=rabbitmq_url
-    )
-    migrate(settings)
-    return settings
-
-
-@pytest.fixture
-def hub(settings: Settings) -> Iterator[Hub]:
-    with open_hub(settings, clock=lambda: NOW) as hub:
-        yield hub
-
-
-@contextlib.contextmanager
-def running(settings: Settings, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`isr-hub run` on *settings*, killed at the end if it still runs."""
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "ISR_HUB_DATA": str(settings.data),
-        "ISR_HUB_DATABASE_URL": settings.database_url,
-        "ISR_HUB_BROKER_URL": settings.broker_url,
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "run", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
-
-
-def until(holds: Callable[[], bool], *processes: "subprocess.Popen[bytes]") -> None:
-    """Waits until *holds*; fails at once when one of *processes* has ended."""
-    deadline, pause = time.monotonic() + PATIENCE_SECONDS, threading.Event()
-    while not holds():
-        assert time.monotonic() < deadline
-        for process in processes:
-            assert process.poll() is None, process.communicate()[1].decode()[-2000:]
-        pause.wait(0.05)
-
-
-def ended(process: "subprocess.Popen[bytes]") -> int:
-    """The exit status of *process* after a polite request to end."""
-    process.send_signal(signal.SIGTERM)
-    return process.wait(PATIENCE_SECONDS)
 
 
 def size(engine: sa.Engine) -> int:
@@ -120,26 +54,11 @@ def size(engine: sa.Engine) -> int:
             continue
 
 
-def entries(hub: Hub) -> list[dict[str, Any]]:
-    return [json.loads(raw) for raw in hub.ledger.entries(0, hub.ledger.head().size)]
-
-
 def waiting(hub: Hub) -> int:
     """Messages that wait for the hub's own processes."""
     return sum(
         hub.broker.depth(q) for q in (SUBMISSIONS, *(deliveries_to(p) for p in hub.agreements.parties))
     )
-
-
-def accepted_at_last(hub: Hub, party: str, natives: list[Native]) -> list[str]:
-    """The ids that *natives* got, sent again until there is an answer, as an agency's system does."""
-    while True:
-        try:
-            receipts = hub.exchange.accept(party, natives)
-        except (Unconfirmed, sa.exc.OperationalError):
-            continue
-        assert [r.rejected for r in receipts] == [[]] * len(natives)
-        return [message for receipt in receipts for message in receipt.accepted]
 
 
 def cut_database(url: str) -> int:
@@ -249,13 +168,11 @@ def test_run_until_idle_moves_everything_and_ends(settings: Settings, hub: Hub) 
     natives = [five_f(i.family, i.episode) for i in stream(12, 30, days=30)]
     accepted = accepted_at_last(hub, "police", natives)
 
-    for part in ("exchange", "adapters"):
-        with running(settings, part, "--until-idle", "--json") as process:
-            said, complained = process.communicate(timeout=PATIENCE_SECONDS)
-            assert process.returncode == 0, complained.decode()
-            assert json.loads(said)["moved"] > 0
-    with running(settings, "all", "--until-idle", "--json") as process:
-        assert json.loads(process.communicate(timeout=PATIENCE_SECONDS)[0]) == {"moved": 0}
+    assert [moved_until_idle(settings, part) > 0 for part in ("exchange", "adapters", "all")] == [
+        True,
+        True,
+        False,
+    ]
 
     log = entries(hub)
     assert {e["message"] for e in log if e["kind"] != "delivery"} == set(accepted)
@@ -265,7 +182,8 @@ def test_run_until_idle_moves_everything_and_ends(settings: Settings, hub: Hub) 
 
 def test_whole_hub_in_one_process_ends_politely_and_shows_its_metrics(settings: Settings, hub: Hub) -> None:
     door, metrics = servers.free_ports(2)
-    with running_all(settings, door, metrics) as process:
+    ports = {"ISR_HUB_LISTEN": f"127.0.0.1:{door}", "ISR_HUB_METRICS": f"127.0.0.1:{metrics}"}
+    with running(settings, "all", **ports) as process:
         until(lambda: answers(f"http://127.0.0.1:{door}/v1/health/live"), process)
         accepted = accepted_at_last(
             hub, "police", [five_f(i.family, i.episode) for i in stream(13, 5, days=30)]
@@ -278,53 +196,11 @@ def test_whole_hub_in_one_process_ends_politely_and_shows_its_metrics(settings: 
     assert "isr_decisions_total{" in shown
 
 
-@contextlib.contextmanager
-def running_all(settings: Settings, door: int, metrics: int) -> Iterator["subprocess.Popen[bytes]"]:
-    program = PROGRAM.replace(
-        "began =",
-        f"import os; os.environ['ISR_HUB_LISTEN'] = '127.0.0.1:{door}'; "
-        f"os.environ['ISR_HUB_METRICS'] = '127.0.0.1:{metrics}'\nbegan =",
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[__name__], "PROGRAM", program)
-        with running(settings, "all") as process:
-            yield process
-
-
 def answers(url: str) -> bool:
     try:
         return httpx.get(url).status_code < 500
     except httpx.TransportError:
         return False
-
-
-@pytest.fixture
-def agencies(
-    settings: Settings,
-    rabbitmq_server: servers.RabbitServer,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Callable[[str], pika.BlockingConnection]:
-    """Connects as a party, after an operator has given RabbitMQ what `isr-hub topology export` wrote."""
-    monkeypatch.setenv("ISR_HUB_BROKER_URL", settings.broker_url)
-    monkeypatch.setenv("ISR_HUB_DATABASE_URL", settings.database_url)
-    passwords = tmp_path / "passwords.json"
-    assert main(["topology", "export", "--passwords", str(passwords), "--data", str(settings.data)]) == 0
-    definitions = json.loads(capsys.readouterr().out)
-    rabbitmq_server.call("POST", "/api/definitions", json.dumps(definitions).encode())
-    assert passwords.stat().st_mode & 0o777 == 0o600
-    known = json.loads(passwords.read_text("utf-8"))
-    assert main(["topology", "export", "--passwords", str(passwords), "--data", str(settings.data)]) == 0
-    capsys.readouterr()
-    assert json.loads(passwords.read_text("utf-8")) == known
-    place = urlsplit(settings.broker_url)
-
-    def connect(party: str) -> pika.BlockingConnection:
-        url = f"amqp://{quote(party, safe='')}:{known[party]}@{place.hostname}:{place.port}{place.path}"
-        return pika.BlockingConnection(pika.URLParameters(url))
-
-    return connect
 
 
 def test_agency_that_publishes_by_amqp_enters_the_same_journey(
@@ -339,41 +215,15 @@ def test_agency_that_publishes_by_amqp_enters_the_same_journey(
             properties = pika.BasicProperties(content_type=media_type, delivery_mode=2)
             channel.basic_publish(DOOR_EXCHANGE, "police", body, properties, mandatory=True)
 
-    with running(settings, "gateway", "--until-idle", "--json") as process:
-        said, complained = process.communicate(timeout=PATIENCE_SECONDS)
-        assert process.returncode == 0, complained.decode()
-    with running(settings, "exchange", "--until-idle", "--json") as process:
-        process.communicate(timeout=PATIENCE_SECONDS)
+    assert moved_until_idle(settings, "gateway") == 3
+    moved_until_idle(settings, "exchange")
 
-    assert json.loads(said) == {"moved": 3}
     decisions = [e for e in entries(hub) if e["kind"] != "delivery"]
     assert {e["source"] for e in decisions} == {"police"}
     assert len({e["message"] for e in decisions}) == 1
     letters = hub.broker.dead_letters()
     assert [(d.queue, d.headers["party"]) for d in letters] == [("accept", "police")] * 2
     assert hub.broker.depth(DOOR) == 0
-
-
-def test_user_of_an_agency_can_do_nothing_but_send_as_itself(
-    agencies: Callable[[str], pika.BlockingConnection],
-) -> None:
-    """With the definitions as the command writes them; what else there is to try, the broker's tests try."""
-    forbidden: list[Callable[[Any], object]] = [
-        lambda c: c.basic_get(mailbox_of("corrections")),
-        lambda c: c.basic_get(deliveries_to("police")),
-        lambda c: c.basic_get(SUBMISSIONS),
-        lambda c: c.basic_publish(DOOR_EXCHANGE, "corrections", b"x"),
-        lambda c: c.basic_publish("", SUBMISSIONS, b"x"),
-        lambda c: c.queue_declare("own"),
-        lambda c: c.exchange_declare("own"),
-    ]
-    with contextlib.closing(agencies("police")) as connection:
-        for attempt in forbidden:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            with pytest.raises(pika.exceptions.ChannelClosedByBroker) as refused:
-                attempt(channel)
-            assert refused.value.reply_code == 403
 
 
 def test_carry_sees_what_another_worker_committed_to_the_same_case(hub: Hub) -> None:

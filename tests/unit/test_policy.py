@@ -187,7 +187,8 @@ def test_decide_says_the_same_without_its_memory(asked: tuple[Question, str]) ->
     question_, recipient = asked
     remembered = decide(AGREEMENTS, question_, AGREEMENTS.parties[recipient])
     for day in AGREEMENTS._days.values():
-        day.forget()
+        day.decisions.clear()
+        day.weighed.clear()
     assert decide(AGREEMENTS, question_, AGREEMENTS.parties[recipient]) == remembered
 
 
