@@ -6,8 +6,9 @@ purpose, source kind) at an instant, by role and class. They are compiled on fir
 calendar day, so the cost of a decision does not grow with the number of clauses.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from datetime import date, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ __all__ = [
     "Clause",
     "Entry",
     "InForce",
+    "Memory",
     "Party",
 ]
 
@@ -59,15 +61,39 @@ Cells = Mapping[tuple[str, str], tuple[Entry, ...]]
 NO_CELLS: Cells = {}
 
 
-class InForce:
-    """The clauses in force on one day, compiled as they are asked for. *decisions* and
-    *weighed* are the policy's memory for that day.
+_REMEMBERED = 50_000  # decisions, and kinds of subject, kept for a day: a few hundred bytes each
+
+
+class Memory:
+    """What the policy decided on one day: *decisions* by their operands, and *stages* from which subjects are
+    seen. Operands have numbers here, so that the keys stay short. Safe for several threads: what is there is
+    never changed.
     """
+
+    __slots__ = ("_next", "_numbers", "decisions", "stages")
+
+    def __init__(self) -> None:
+        self.decisions: dict[Any, Any] = {}
+        self.stages: dict[Any, Any] = {}
+        self._numbers: dict[Any, int] = {}
+        self._next = count()
+
+    def number(self, operand: Hashable) -> int:
+        """The number of *operand*, the same whenever it is asked for."""
+        found = self._numbers.get(operand)
+        return self._numbers.setdefault(operand, next(self._next)) if found is None else found
+
+    def is_full(self) -> bool:
+        """Whether it is time to begin anew."""
+        return len(self.decisions) >= _REMEMBERED or len(self._numbers) >= _REMEMBERED
+
+
+class InForce:
+    """The clauses in force on one day, compiled as they are asked for."""
 
     def __init__(self, day: date, agreements: Iterable[Agreement], parties: Mapping[str, Party]) -> None:
         self.day = day
-        self.decisions: dict[Any, Any] = {}
-        self.weighed: dict[Any, Any] = {}
+        self._memory = Memory()
         self._parties = parties
         self._by_recipient: dict[str, list[tuple[str, Clause]]] = {}
         self._behind_glass: dict[str, list[tuple[str, BreakGlass]]] = {}
@@ -86,6 +112,16 @@ class InForce:
                     self._behind_glass.setdefault(clause.recipient, []).append(
                         (agreement.name_of(clause), glass)
                     )
+
+    def memory(self) -> "Memory":
+        """The policy's memory for this day, a new one when it is full."""
+        if self._memory.is_full():
+            self._memory = Memory()  # whoever still has the old one goes on with it: its numbers are its own
+        return self._memory
+
+    def forget(self) -> None:
+        """Starts with an empty memory."""
+        self._memory = Memory()
 
     def behind_glass(self, party: Party) -> dict[str, BreakGlass]:
         """The break-glass clauses in force for *party*, by name."""

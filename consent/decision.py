@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from consent.case import Case
+from consent.lexicon import Lexicon
 from schemas.classes import Facet
 
 
@@ -63,6 +64,46 @@ class Question:
     leave: Leave = NO_LEAVE
 
 
+class Findings(NamedTuple):
+    """What a decision found beside what it gives: sets of words of the lexicons below; those by role are
+    sorted by role.
+    """
+
+    withheld: tuple[tuple[str, int], ...] = ()
+    given: tuple[tuple[str, int], ...] = ()
+    referred: int = 0
+    clauses: int = 0
+    basis: int = 0
+    conditions: int = 0
+    unmet: int = 0  # those of *conditions* that were not met
+    guards: int = 0
+    reasons: int = 0
+    obligations: int = 0
+
+
+def _by_reason(words: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, reason in words:
+        found.setdefault(reason, []).append(name)
+    return found
+
+
+def _by_role(words: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for role, name in words:
+        found.setdefault(role, []).append(name)
+    return found
+
+
+WITHHELD: Lexicon[tuple[str, str]] = Lexicon(_by_reason)  # (class, reason)
+REFERRED: Lexicon[tuple[str, str]] = Lexicon(_by_role)  # (role, class)
+NAMES: Lexicon[str] = Lexicon()  # classes as an entry names them: `ADDR-V`, `RISK:reduced`
+WORDS: Lexicon[str] = Lexicon()  # clauses, bases, conditions, guards, reasons, obligations
+
+
+_NOTHING_FOUND = Findings()
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What one party may receive of one message, and everything an auditor asks about it. Holds no content.
@@ -75,16 +116,50 @@ class Decision:
 
     outcome: Outcome
     given: Mapping[str, Mapping[Facet, str]]
-    withheld: tuple[tuple[str, str, str], ...]
-    referred: tuple[tuple[str, str], ...]
-    clauses: tuple[str, ...]
-    conditions: Mapping[str, bool]
-    reasons: tuple[str, ...]
-    guards: tuple[str, ...]
-    obligations: tuple[str, ...]
-    basis: tuple[str, ...]
     purpose: str
     recipient: str = ""
+    found: Findings = _NOTHING_FOUND
+
+    @property
+    def withheld(self) -> tuple[tuple[str, str, str], ...]:
+        """(role, class, reason), sorted."""
+        return tuple((role, *word) for role, held in self.found.withheld for word in WITHHELD.words(held))
+
+    @property
+    def referred(self) -> tuple[tuple[str, str], ...]:
+        """(role, class) that a person of the holder decides, sorted."""
+        return REFERRED.words(self.found.referred)
+
+    @property
+    def clauses(self) -> tuple[str, ...]:
+        """The clauses that gave or referred something, sorted."""
+        return WORDS.words(self.found.clauses)
+
+    @property
+    def conditions(self) -> Mapping[str, bool]:
+        """Every condition that was looked at, and whether it was met, sorted."""
+        unmet = set(WORDS.words(self.found.unmet))
+        return FrozenDict((name, name not in unmet) for name in WORDS.words(self.found.conditions))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why not everything was given, sorted."""
+        return WORDS.words(self.found.reasons)
+
+    @property
+    def guards(self) -> tuple[str, ...]:
+        """The guards that held something back, sorted."""
+        return WORDS.words(self.found.guards)
+
+    @property
+    def obligations(self) -> tuple[str, ...]:
+        """What the recipient must observe, sorted."""
+        return WORDS.words(self.found.obligations)
+
+    @property
+    def basis(self) -> tuple[str, ...]:
+        """The legal bases of *clauses*, sorted."""
+        return WORDS.words(self.found.basis)
 
 
 class FrozenDict(dict[Any, Any]):

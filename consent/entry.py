@@ -7,7 +7,7 @@ that it is about; what else it holds is the business of whoever wrote it.
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from consent.merkle import ProofError
@@ -44,6 +44,21 @@ def read_entry(entry: bytes) -> tuple[dict[str, object], str, str, str, str]:
     if end != len(text) or not type(kind) is type(at) is type(source) is type(message) is type(party) is str:
         raise ProofError(_NOT_AN_ENTRY)
     return body, kind, source, message, party
+
+
+def withheld(body: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """(role, class, reason) of what the decision in *body* withheld, sorted by role."""
+    for role, by_reason in body["withheld"].items():
+        for reason, names in by_reason.items():
+            for name in names:
+                yield role, name, reason
+
+
+def referred(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(role, class) of what the decision in *body* left to a person of the holder."""
+    for role, names in body["referred"].items():
+        for name in names:
+            yield role, name
 
 
 class Rules:

@@ -26,7 +26,7 @@ from schemas.clock import Clock
 from schemas.database import BigInt, metadata, reading
 from schemas.errors import AlreadyDecided, BadProof, LedgerContradiction, NotFound, TooLarge
 
-__all__ = ["Checkpoint", "Entry", "Ledger", "Signer"]
+__all__ = ["Checkpoint", "Entry", "Ledger", "Signer", "Written"]
 
 ledger_entry = sa.Table(
     "ledger_entry",
@@ -124,6 +124,23 @@ class Entry:
         return data
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An entry whose canonical bytes, *data*, were written where it was decided; they repeat the fields."""
+
+    kind: str
+    source: str
+    message: str
+    party: str
+    data: bytes
+
+    def encode(self) -> bytes:
+        """The bytes that are hashed. Raises `TooLarge` over 65,535 bytes."""
+        if len(self.data) > tiles.MAX_ENTRY_BYTES:
+            raise TooLarge("a ledger entry is longer than 65,535 bytes; record digests, not content")
+        return self.data
+
+
 class Ledger:
     """The ledger in the database behind *engine*, signed by *signer* under *origin*.
 
@@ -159,7 +176,7 @@ class Ledger:
         with self._reading.connect() as connection:
             self._check(connection)
 
-    def append(self, connection: sa.Connection, entries: Sequence[Entry]) -> range:
+    def append(self, connection: sa.Connection, entries: Sequence[Entry | Written]) -> range:
         """Appends *entries* in the caller's transaction on *connection* and returns their indices.
 
         Nothing is durable, and no index is taken, until the caller commits; a rollback or a crash before that

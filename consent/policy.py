@@ -6,29 +6,24 @@ decision is a value; `decide` is pure and never raises, and an operand that is m
 that gives less.
 
 Everything that matters is finite (roles, services, risk levels, flags), so a decision is remembered by its
-operands for the day it was made and conditions and guards run only on combinations not seen that day.
+operands for the day it was made. Conditions and guards run on one subject at a time, and only on subjects not
+seen that day; what a message comes to is joined from what its subjects come to.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from consent.agreement import Agreements, Cells, Entry, InForce, Party
-from consent.case import RISK_ORDER
 from consent.clause import NEVER_GRANTED
 from consent.conditions import CONDITIONS, Facts
-from consent.decision import Decision, FrozenDict, Leave, Outcome, Question
+from consent.decision import WORDS, Decision, Findings, FrozenDict, Leave, Outcome, Question
 from consent.guards import AT_RISK, NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
-from schemas.catalogue import Branch, Leaf, published
-from schemas.classes import CASE, FRAME, Facet
-from schemas.errors import UnknownType
+from consent.operands import Operands, Telling, Told
+from consent.verdict import COMPANIONS, Joinable, Verdict, carried, join, matter_of
+from schemas.classes import FRAME, Facet
 
 HUB = "hub"
-# Who somebody is, and how to meet them safely: never a reason to send a message, only company for one.
-COMPANIONS = frozenset({FRAME, "ID-CORE", "ID-XREF", "SAFE-CONTACT"})
-_REMEMBERED = 50_000  # decisions kept for a day: a few hundred bytes each
-
 
 _NOTHING = FrozenDict()
 # Who must be answered by law is answered through a person, whatever the clauses say: the information must not
@@ -46,7 +41,7 @@ def decide(agreements: Agreements, question: Question, recipient: Party) -> Deci
     """What *recipient* may receive of the message in *question* under *agreements*. Pure, total, never
     raises.
     """
-    return _decide(agreements, question, _Cases(question), agreements.in_force(question.at), recipient)
+    return next(decide_each(agreements, question, (recipient,)))
 
 
 def decide_each(
@@ -55,7 +50,12 @@ def decide_each(
     """`decide` for each of *recipients*, reading the cases of *question* once. Do not change the cases
     before the iterator is used up.
     """
-    cases, in_force = _Cases(question), agreements.in_force(question.at)
+    in_force = agreements.in_force(question.at)
+    if in_force is None:
+        for recipient in recipients:
+            yield _refusal(question, recipient, "no-time")
+        return
+    cases = Operands(question, in_force.memory())
     for recipient in recipients:
         yield _decide(agreements, question, cases, in_force, recipient)
 
@@ -71,138 +71,27 @@ def nothing_left(decision: Decision) -> Decision:
     """*decision* when the message turned out to hold nothing of what was granted: a refusal, or still a
     referral.
     """
+    found = decision.found
     return replace(
         decision,
-        outcome=Outcome.REFER if decision.referred else Outcome.REFUSE,
+        outcome=Outcome.REFER if found.referred else Outcome.REFUSE,
         given=_NOTHING,
-        reasons=tuple(sorted({*decision.reasons, "nothing-to-give"})),
-        obligations=(),
+        found=found._replace(given=(), reasons=found.reasons | WORDS.of(("nothing-to-give",)), obligations=0),
     )
-
-
-class _Told(NamedTuple):
-    """One subject as the key of a remembered decision: everything that deciding about it depends on, and
-    nothing else.
-    """
-
-    ref: str
-    role: str
-    facets: frozenset[Facet]
-    services: frozenset[str]
-    in_case: bool
-    school_known: bool
-    reveals_home: bool
-    was_perpetrator: bool
-    perpetrator_represents: bool
-
-
-class _Cases:
-    """What the cases of a question say, whoever the recipient is."""
-
-    __slots__ = (
-        "assignments",
-        "conflicts",
-        "everywhere",
-        "facts",
-        "open",
-        "perpetrators",
-        "risk",
-        "sought",
-        "where",
-    )
-
-    def __init__(self, question: Question) -> None:
-        self.open = False
-        self.risk: str | None = None
-        self.perpetrators: set[str] = set()
-        self.conflicts: set[str] = set()
-        # One bit for each case: of an assignment, and of all the cases a person belongs to.
-        self.assignments = [(1 << i, case.assignments) for i, case in enumerate(question.cases)]
-        self.everywhere = (1 << len(question.cases)) - 1
-        self.where: dict[str, int] = {}
-        victims: set[str] = set()
-        children: set[str] = set()
-        roles, pseudonyms = question.roles, question.pseudonyms
-        for i, case in enumerate(question.cases):
-            self.open = self.open or case.open
-            if RISK_ORDER.get(case.risk or "", 0) > RISK_ORDER.get(self.risk or "", 0):
-                self.risk = case.risk
-            self.conflicts |= case.conflicts
-            for pseudonym, person in case.people.items():
-                self.where[pseudonym] = self.where.get(pseudonym, 0) | 1 << i
-                for role in person.roles:
-                    if role == "perpetrator":
-                        self.perpetrators.add(pseudonym)
-                    elif role == "victim":
-                        victims.add(pseudonym)
-                    elif role == "child":
-                        children.add(pseudonym)
-        for ref, role in roles.items():
-            # A person the hub cannot name still counts, under a name nobody is assigned to.
-            pseudonym = pseudonyms.get(ref, "?" + ref)
-            if role == "perpetrator":
-                self.perpetrators.add(pseudonym)
-            elif role == "victim":
-                victims.add(pseudonym)
-            elif role == "child":
-                children.add(pseudonym)
-        self.sought = ("victim", victims) if victims else ("child", children)
-        self.facts = [
-            self._facts(question, ref, facets, victims | children)
-            for ref, facets in question.holdings.items()
-        ]
-
-    def _facts(
-        self, question: Question, ref: str, facets: Iterable[Facet], at_risk: set[str]
-    ) -> tuple[str, str, str, frozenset[Facet], int, bool, bool, bool, bool]:
-        held = facets if isinstance(facets, frozenset) else frozenset(facets)
-        role = question.roles.get(ref, "") if ref else CASE
-        pseudonym = question.pseudonyms.get(ref, "?" + ref) if ref else ""
-        school = home = represented = False
-        where = self.where.get(pseudonym, 0) if ref else self.everywhere
-        if role in ("perpetrator", "child"):
-            known = [case for case in question.cases if pseudonym in case.people]
-            if role == "perpetrator":
-                home = not known or pseudonym in at_risk or _reveals_home(question, pseudonym)
-            else:
-                for case in known:
-                    person = case.people[pseudonym]
-                    school = school or person.school is not None
-                    by = person.representative
-                    # A representative of whom the case knows nothing might be the perpetrator.
-                    represented = represented or (
-                        by is not None and (by in self.perpetrators or by not in case.people)
-                    )
-        return ref, role, pseudonym, held, where, school, home, pseudonym in self.perpetrators, represented
-
-
-def _reveals_home(question: Question, pseudonym: str) -> bool:
-    """Whether a home of the perpetrator is somebody's at risk, in whatever case of his."""
-    elsewhere = [case for case in question.elsewhere if pseudonym in case.people]
-    theirs = [*elsewhere, *(case for case in question.cases if pseudonym in case.people)]
-    homes = frozenset().union(*(case.people[pseudonym].households for case in theirs))
-    return any(case.shares_household(pseudonym, homes) for case in theirs) or any(
-        case.has_role(pseudonym, role) for case in elsewhere for role in AT_RISK
-    )
-
-
-_NO_SERVICES: frozenset[str] = frozenset()
 
 
 def _decide(
-    agreements: Agreements, question: Question, cases: _Cases, in_force: InForce | None, recipient: Party
+    agreements: Agreements, question: Question, cases: Operands, in_force: InForce, recipient: Party
 ) -> Decision:
     own: dict[str, set[str]] = {}
     mine = recipient.id
     linked = recipient.kind in PERPETRATOR_SIDE
     present = seated = 0
-    for bit, assignments in cases.assignments:
-        for party, pseudonym, service in assignments:
-            if party == mine:
-                own.setdefault(pseudonym, set()).add(service)
-                present |= bit
-                if pseudonym == "*":
-                    seated |= bit
+    for bit, pseudonym, service in cases.assignments.get(mine, ()):
+        own.setdefault(pseudonym, set()).add(service)
+        present |= bit
+        if pseudonym == "*":
+            seated |= bit
     if not linked and recipient.kind in NGO:
         # Being asked about the perpetrator is not working with him.
         # Somebody of whom no case knows a role may be the perpetrator: unknown links.
@@ -213,95 +102,39 @@ def _decide(
         )
     # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the
     # perpetrator.
-    everybody = frozenset(own.pop("*", _NO_SERVICES))
-    of_case = everybody.union(*own.values())
-
-    def services(pseudonym: str, where: int) -> frozenset[str]:
-        seat = everybody if where & seated else _NO_SERVICES
-        return seat.union(own[pseudonym]) if pseudonym in own else seat
-
-    told = tuple(
-        _Told(
-            ref,
-            role,
-            held,
-            services(pseudonym, where) if ref else of_case,
-            bool(where & present),
-            school,
-            home,
-            was,
-            by,
-        )
-        for ref, role, pseudonym, held, where, school, home, was, by in cases.facts
-    )
-    role, people = cases.sought
-    sought = frozenset([services(pseudonym, cases.where.get(pseudonym, 0)) for pseudonym in people])
+    everybody = frozenset(own.pop("*", ()))
+    telling = cases.telling(own, everybody, present, seated)
+    role = cases.sought[0]
     conflicted = mine in cases.conflicts
-    source = agreements.parties.get(question.source)
+    known = agreements.parties.get(mine)
+    registered = known is recipient or known == recipient
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
     asked_by = (question.type, question.purpose, question.audience, question.source, question.leave)
-    key = (recipient, asked_by, cases.open, cases.risk, linked, conflicted, role, sought, told)
-    if in_force is None:
-        return _refusal(question, recipient, "no-time")
-    decision: Decision | None = in_force.decisions.get(key)
+    standing = (mine, registered, asked_by, cases.open, cases.risk, linked, conflicted, role, telling.sought)
+    key = (standing, telling.signature)
+    decision: Decision | None = cases.memory.decisions.get(key)
     if decision is None:
+        source = agreements.parties.get(question.source)
         asked = _Asked(
-            question, recipient, source, cases, in_force, linked, conflicted, role, sought, told, agreements
+            question,
+            recipient,
+            registered,
+            source,
+            cases,
+            in_force,
+            linked,
+            conflicted,
+            role,
+            telling,
+            standing,
         )
-        decision = asked.decision()
-        if len(in_force.decisions) >= _REMEMBERED:
-            in_force.decisions.clear()
-        in_force.decisions[key] = decision
+        decision = cases.memory.decisions[key] = asked.decision()
     return decision
 
 
 def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
     return Decision(
-        Outcome.REFUSE, _NOTHING, (), (), (), _NOTHING, (reason,), (), (), (), question.purpose, recipient.id
-    )  # fmt: skip
-
-
-def carried(shape: Branch) -> Iterator[tuple[str, Facet, bool, bool]]:
-    """Every (role or "case", facet, whether it is in the reduced view, whether it stands in the list of
-    people) that a message of *shape* can hold.
-    """
-    for name, child in shape.children.items():
-        yield from _carried(child, personal=bool(shape.about), listed=name == "people")
-
-
-def _carried(
-    child: Leaf | Branch, *, personal: bool, listed: bool
-) -> Iterator[tuple[str, Facet, bool, bool]]:
-    if isinstance(child, Leaf):
-        for role, facet in child.facets.items():
-            # Below a person nothing is about the case, and above one nothing is about a person.
-            if (role == CASE) is not personal:
-                yield role, facet, child.reduced, listed
-        return
-    for inner in child.children.values():
-        yield from _carried(inner, personal=personal or bool(child.about), listed=listed)
-
-
-class _Matter(NamedTuple):
-    """Of one type of message: the classes it is about (those outside its people, companions aside), and
-    what has a reduced view.
-    """
-
-    classes: frozenset[str]
-    reducible: frozenset[tuple[str, Facet]]
-
-
-@cache
-def _matter(type_name: str) -> _Matter:
-    try:
-        published_type = published()[type_name]
-    except UnknownType:
-        return _Matter(frozenset(), frozenset())
-    held = list(carried(published_type.shape))
-    return _Matter(
-        (frozenset(facet.name for _, facet, _, listed in held if not listed) | published_type.matter)
-        - COMPANIONS,
-        frozenset((role, facet) for role, facet, reduced, _ in held if reduced),
+        Outcome.REFUSE, _NOTHING, question.purpose, recipient.id, Findings(reasons=WORDS.of((reason,)))
     )
 
 
@@ -311,58 +144,64 @@ class _Asked:
 
     question: Question
     recipient: Party
+    registered: bool
     source: Party | None
-    cases: _Cases
+    cases: Operands
     in_force: InForce
     linked: bool
     conflicted: bool
     sought_role: str
-    sought: frozenset[frozenset[str]]
-    told: tuple[_Told, ...]
-    agreements: Agreements
+    telling: Telling
+    standing: tuple[Any, ...]  # the recipient towards the whole message, but for who its subjects are
+
+    @property
+    def told(self) -> tuple[Told, ...]:
+        """The subjects."""
+        return self.telling.told
 
     def decision(self) -> Decision:
         """The decision, not remembered."""
         question, recipient = self.question, self.recipient
-        if self.agreements.parties.get(recipient.id) != recipient or not recipient.active:
+        if not self.registered or not recipient.active:
             return _refusal(question, recipient, "unknown-party")
         if self._is_structure_from_hub():
-            return Decision(
-                Outcome.PERMIT, _NOTHING, (), (), (), _NOTHING, (), (), (), (), question.purpose, recipient.id
-            )  # fmt: skip
+            return Decision(Outcome.PERMIT, _NOTHING, question.purpose, recipient.id)
         if self.source is None or not self.source.active:
             return _refusal(question, recipient, "unknown-source")
-        leave = question.leave
-        cells = self.in_force.cells(recipient.id, question.purpose, self.source.kind, leave.opened)
-        verdict = _Verdict()
-        situation = self._situation(cells)
-        asked = (
-            recipient,
-            question.type,
-            question.purpose,
-            question.source,
-            self.cases.open,
-            situation,
-            leave,
-        )
-        for told in self.told:
-            own_pupil = self._own_pupil(told)
+        stage = self._stage(self.source)
+        verdicts = []
+        for told, number, own_pupil in zip(
+            self.told, self.telling.numbers, self.telling.own_pupils, strict=True
+        ):
             # What one subject comes to does not depend on the others beyond the situation, and families
             # resemble each other more in their members than as a whole.
-            key = (asked, told[1:], own_pupil)
-            weighed = self.in_force.weighed.get(key)
-            if weighed is None:
-                weighed = self._subject(cells, situation, told, own_pupil)
-                if len(self.in_force.weighed) >= _REMEMBERED:
-                    self.in_force.weighed.clear()
-                self.in_force.weighed[key] = weighed
-            verdict.absorb(weighed, told.ref)
-        verdict.drop_names_alone(question.type, {f.name for told in self.told for f in told.facets})
-        return verdict.decision(question, recipient)
+            verdict = stage.verdicts.get(number)
+            if verdict is None:
+                verdict = stage.verdicts[number] = self._subject(stage, told, own_pupil).joined()
+            verdicts.append((told.ref, verdict))
+        return join(question, recipient, verdicts, self.cases.present)
 
-    def _subject(self, cells: Cells, situation: Situation, told: _Told, own_pupil: bool) -> "_Verdict":
-        """What one subject comes to, under the ref ""."""
-        verdict = _Verdict()
+    def _stage(self, source: Party) -> "_Stage":
+        others_at_risk = any(told.role in AT_RISK for told in self.told)
+        represents = any(
+            pupil and told.perpetrator_represents
+            for told, pupil in zip(self.told, self.telling.own_pupils, strict=True)
+            if told.ref
+        )
+        key = (self.standing, any(self.telling.own_pupils), others_at_risk, represents)
+        stages = self.cases.memory.stages
+        stage: _Stage | None = stages.get(key)
+        if stage is None:
+            question = self.question
+            cells = self.in_force.cells(
+                self.recipient.id, question.purpose, source.kind, question.leave.opened
+            )
+            stage = stages[key] = _Stage(cells, self._situation(cells, *key[1:]), {})
+        return stage
+
+    def _subject(self, stage: "_Stage", told: Told, own_pupil: bool) -> Verdict:
+        """What one subject comes to."""
+        verdict = Verdict(told.role)
         facts = self._facts(told.role, told.services, told.in_case, own_pupil)
         subject = Subject(
             told.role,
@@ -374,10 +213,7 @@ class _Asked:
         )
         for facet in told.facets:
             if facet.name != FRAME:
-                self._weigh(verdict, cells, situation, facts, subject, facet)
-        if verdict.given:
-            # One object for all who are given the same: the minimiser remembers on it what it means.
-            verdict.given[""] = FrozenDict(verdict.given[""])
+                self._weigh(verdict, stage.cells, stage.situation, facts, subject, facet)
         return verdict
 
     def _is_structure_from_hub(self) -> bool:
@@ -389,11 +225,6 @@ class _Asked:
             and not question.roles
             and all(f.name == FRAME for told in self.told for f in told.facets)
         )
-
-    def _own_pupil(self, told: _Told) -> bool:
-        if told.role == CASE:
-            return any(self._own_pupil(other) for other in self.told if other.role != CASE)
-        return told.role == "child" and told.school_known and not {"asked", "task"}.isdisjoint(told.services)
 
     def _facts(self, role: str, services: frozenset[str], in_case: bool, own_pupil: bool) -> Facts:
         return Facts(
@@ -411,7 +242,9 @@ class _Asked:
             own_pupil=own_pupil,
         )
 
-    def _situation(self, cells: Cells) -> Situation:
+    def _situation(
+        self, cells: Cells, own_pupil: bool, others_at_risk: bool, perpetrator_represents_pupil: bool
+    ) -> Situation:
         entries = cells.get((self.sought_role, "ADDR-V"), ())
         told_places = all(
             any(
@@ -419,7 +252,7 @@ class _Asked:
                 and not _unmet(e, self._facts(self.sought_role, services, bool(services), False))
                 for e in entries
             )
-            for services in self.sought
+            for services in self.telling.sought
         )
         return Situation(
             kind=self.recipient.kind,
@@ -428,17 +261,15 @@ class _Asked:
             risk=self.cases.risk,
             linked=self.linked,
             conflicted=self.conflicted,
-            knows_places=bool(self.sought) and told_places and not self.linked,
-            own_pupil=any(self._own_pupil(told) for told in self.told),
-            others_at_risk=any(told.role in AT_RISK for told in self.told),
-            perpetrator_represents_pupil=any(
-                self._own_pupil(t) and t.perpetrator_represents for t in self.told if t.ref
-            ),
+            knows_places=bool(self.telling.sought) and told_places and not self.linked,
+            own_pupil=own_pupil,
+            others_at_risk=others_at_risk,
+            perpetrator_represents_pupil=perpetrator_represents_pupil,
         )
 
     def _weigh(
         self,
-        verdict: "_Verdict",
+        verdict: Verdict,
         cells: Cells,
         situation: Situation,
         facts: Facts,
@@ -453,7 +284,7 @@ class _Asked:
         approved = (subject.role, facet.name) in leave.approved
         # Free text counts as a place until a person has read it (safety rule V2); nothing else changes.
         read = facet._replace(free_text=False) if approved and leave.scrubbed else facet
-        reducible = _matter(self.question.type).reducible
+        reducible = matter_of(self.question.type).reducible
         strongest, codes = guarded(situation, subject, read, "full")
         open_referral: Entry | None = None
         reason = codes[0] if codes else "no-clause"
@@ -471,7 +302,7 @@ class _Asked:
                 continue
             if not entry.view:
                 if approved and strongest in (None, Effect.ASK):
-                    verdict.give("", subject.role, facet, entry._replace(view="full"))
+                    verdict.give(facet, entry._replace(view="full"))
                     return
                 if strongest is not Effect.NOTHING:
                     open_referral = open_referral or entry
@@ -480,7 +311,7 @@ class _Asked:
                 (strongest, codes) if entry.view == "full" else guarded(situation, subject, read, entry.view)
             )
             if effect is None or (approved and effect is Effect.ASK):
-                verdict.give("", subject.role, facet, entry)
+                verdict.give(facet, entry)
                 return
             verdict.guards.update(held_by)
             reason = held_by[0]
@@ -488,85 +319,21 @@ class _Asked:
                 open_referral = open_referral or entry
         verdict.guards.update(codes)
         if open_referral is None:
-            verdict.withheld.add((subject.role, facet.name, reason))
+            verdict.withheld.add((facet.name, reason))
         else:
-            verdict.refer(subject.role, facet, open_referral)
+            verdict.refer(facet, open_referral)
 
 
 def _unmet(entry: Entry, facts: Facts) -> list[str]:
     return [name for name in entry.conditions if not CONDITIONS[name](facts)]
 
 
-class _Verdict:
-    """A decision while it is being made."""
+class _Stage(NamedTuple):
+    """A recipient towards a message, with the verdict on every subject seen from there, by number."""
 
-    def __init__(self) -> None:
-        self.given: dict[str, dict[Facet, str]] = {}
-        self.grants: list[tuple[str, Facet, Entry]] = []
-        self.referrals: dict[tuple[str, str], Entry] = {}
-        self.withheld: set[tuple[str, str, str]] = set()
-        self.conditions: dict[str, bool] = {}
-        self.guards: set[str] = set()
-
-    def give(self, ref: str, role: str, facet: Facet, entry: Entry) -> None:
-        self.given.setdefault(ref, {})[facet] = entry.view
-        self.grants.append((role, facet, entry))
-        if entry.view == "reduced":
-            self.withheld.add((role, facet.name, "reduced-view"))
-
-    def absorb(self, subject: "_Verdict", ref: str) -> None:
-        """Adds what one subject came to, as the subject *ref*."""
-        if subject.given:
-            self.given[ref] = subject.given[""]
-            self.grants += subject.grants
-        self.referrals.update(subject.referrals)
-        self.withheld |= subject.withheld
-        self.guards |= subject.guards
-        for name, met in subject.conditions.items():
-            self.conditions[name] = self.conditions.get(name, True) and met
-
-    def refer(self, role: str, facet: Facet, entry: Entry) -> None:
-        self.referrals[role, facet.name] = entry
-        self.withheld.add((role, facet.name, "needs-person"))
-
-    def drop_names_alone(self, type_name: str, present: set[str]) -> None:
-        """Gives nothing when nothing of the matter is given: the type of a message with a name in it would
-        tell the matter all the same.
-        """
-        matter = (_matter(type_name).classes or present) & present - COMPANIONS
-        if not matter or not self.given or any(facet.name in matter for _, facet, _ in self.grants):
-            return
-        self.withheld = {w for w in self.withheld if w[2] != "reduced-view"}
-        self.withheld |= {(role, facet.name, "names-alone") for role, facet, _ in self.grants}
-        self.guards.add("V9")
-        self.given.clear()
-        self.grants.clear()
-
-    def decision(self, question: Question, recipient: Party) -> Decision:
-        if not self.given:
-            outcome = Outcome.REFER if self.referrals else Outcome.REFUSE
-        else:
-            outcome = Outcome.REDUCED if self.withheld else Outcome.PERMIT
-        used = [entry for _, _, entry in self.grants]
-        cited = {entry.clause for entry in (*used, *self.referrals.values())}
-        return Decision(
-            outcome=outcome,
-            given=FrozenDict(self.given),
-            withheld=tuple(sorted(self.withheld)),
-            referred=tuple(sorted(self.referrals)),
-            clauses=tuple(sorted(cited)),
-            conditions=FrozenDict(sorted(self.conditions.items())),
-            reasons=tuple(
-                sorted(
-                    {reason for _, _, reason in self.withheld} or ({"nothing-to-give"} if not used else set())
-                )
-            ),
-            guards=tuple(sorted(self.guards)),
-            obligations=tuple(sorted({o for entry in used for o in entry.obligations})),
-            basis=tuple(sorted({b for entry in (*used, *self.referrals.values()) for b in entry.basis})),
-            purpose=question.purpose,
-            recipient=recipient.id,
-        )
+    cells: Cells
+    situation: Situation
+    verdicts: dict[int, Joinable]
 
 
 __all__ = [

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -22,12 +22,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from adapters.adapter import Native
-from consent.ledger import Entry
+from consent.ledger import Written
 from consent.minimise import minimise
 from consent.placing import Placed
 from consent.policy import Decision, Outcome, Question, decide
 from gateway.hub import Hub, open_hub
-from gateway.record import Release, decision_entry, subjects_of
+from gateway.record import Recorder, Release
 from gateway.sandbox.day import five_f
 from gateway.sandbox.population import Incident, stream
 from gateway.settings import Settings
@@ -165,12 +165,9 @@ def _units(hub: Hub, natives: Sequence[Native]) -> Iterator[Figure]:
         if (decision := decide(hub.agreements, q, r)).outcome in (Outcome.PERMIT, Outcome.REDUCED)
     ]
     yield Figure("minimise a disclosure", _each(given, _minimised(hub)), "µs", 2.5)
-    made: list[Entry] = []
+    made: list[Written] = []
     yield Figure("write a ledger entry", _each(given, lambda g: made.append(_entry(hub, *g))), "µs")
-    rows = [
-        Entry(e.kind, e.source, f"{e.message}{n}", e.party, {**e.body, "message": f"{e.message}{n}"})
-        for n, e in enumerate(made)
-    ]
+    rows = [replace(e, message=f"{e.message}{n}") for n, e in enumerate(made)]
     yield Figure("append to ledger (committed, 200 a batch)", _appended(hub, rows), "µs")
 
 
@@ -203,23 +200,15 @@ def _minimised(hub: Hub) -> Callable[[tuple[Any, ...]], Any]:
 
 
 def _entry(
-    hub: Hub, message: Message, placed: Placed, question: Question, decision: Decision, recipient: Any
-) -> Entry:
+    hub: Hub, message: Message, placed: Placed, question: Question, decision: Decision, _recipient: Any
+) -> Written:
     release = Release("0", canonical_trusted(placed.data))
-    return decision_entry(
-        message,
-        placed,
-        subjects_of(hub.keys, message, placed, question.pseudonyms),
-        recipient,
-        decision,
-        hub.agreements,
-        release,
-        hub.keys,
-        "2026-11-22T03:00:00.000Z",
-    )
+    at = "2026-11-22T03:00:00.000Z"
+    recorder = Recorder(hub.keys, message, placed, question.pseudonyms, hub.agreements, at)
+    return recorder.entry(decision, release)
 
 
-def _appended(hub: Hub, entries: Sequence[Entry]) -> float:
+def _appended(hub: Hub, entries: Sequence[Written]) -> float:
     started = perf_counter()
     for start in range(0, len(entries), 200):
         with hub.engine.begin() as connection:

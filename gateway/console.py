@@ -26,7 +26,7 @@ from starlette.responses import RedirectResponse, Response
 
 from broker.broker import ACCEPT, SUBMISSIONS, deliveries_to
 from consent.agreement import KINDS
-from consent.entry import DECISION_KINDS, DELIVERY
+from consent.entry import DECISION_KINDS, DELIVERY, withheld
 from consent.matrix import matrix_rows
 from consent.merkle import CompactRange, ProofError, leaf_hash, verify_consistency
 from gateway import problems, queries
@@ -121,7 +121,7 @@ class Day:
             return
         self.messages.add((entry["source"], entry["message"]))
         self.decisions[entry["party"], entry["outcome"]] += 1
-        self.withheld.update({name for _, name, _ in entry["withheld"]})
+        self.withheld.update({name for _, name, _ in withheld(entry)})
         self.guards.update(entry["guards"])
 
     def by_outcome(self, outcome: str) -> int:

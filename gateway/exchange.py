@@ -26,13 +26,13 @@ from broker.outbox import Outbox, remember, seen
 from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from consent import inputs
 from consent.agreement import Agreements, Party
-from consent.ledger import Entry, Ledger
+from consent.ledger import Ledger, Written
 from consent.minimise import minimise
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
 from consent.policy import Decision, Outcome, Question, decide_each, nothing_left
 from gateway.quarantine import canonical_native, packed, unpacked
-from gateway.record import Release, decision_entry, delivered_entry, subjects_of
+from gateway.record import Recorder, Release, delivered_entry
 from gateway.telemetry import DecisionCount, Telemetry
 from schemas.canonical import canonical_trusted
 from schemas.catalogue import Catalogue, MessageType, holdings
@@ -275,7 +275,7 @@ class Exchange:
             )
             counted = DecisionCount()
             asked: list[dict[str, Any]] = []
-            entries: list[Entry] = []
+            entries: list[Written] = []
             releases: list[tuple[int, Outgoing]] = []  # offset of the entry in the batch, message
             taken: dict[tuple[str, str], bytes] = {}
             for (delivery, message), pseudonyms in zip(fresh, refs, strict=True):
@@ -347,7 +347,7 @@ class Exchange:
         at: str,
         counted: DecisionCount,
         asked: list[dict[str, Any]],
-    ) -> Iterable[tuple[Entry, Outgoing | None]]:
+    ) -> Iterable[tuple[Written, Outgoing | None]]:
         """One decision per recipient, with its ledger entry and, where something is given, what leaves."""
         agreements = self._agreements()
         _, held = holdings(kind.shape, placed.data)
@@ -366,7 +366,7 @@ class Exchange:
         # Now: the next message of the batch may change the cases.
         to = message.data["to"] if kind.audience == "addressee" else ""
         asked.append(inputs.encode(inputs.Asked(message.id, to, question, inputs.unnumbered(question, own))))
-        subjects = subjects_of(self._keys, message, placed, pseudonyms)
+        recorder = Recorder(self._keys, message, placed, pseudonyms, agreements, at)
         recipients = self._recipients(agreements, message, kind, placed)
         for recipient, decided in _decided(agreements, question, recipients, own):
             decision, release, outgoing = decided, None, None
@@ -374,10 +374,7 @@ class Exchange:
                 release, outgoing = self._release(message, kind, placed, decided, recipient, pseudonyms, own)
                 decision = decided if release is not None else nothing_left(decided)
             counted.add(recipient.id, decision)
-            entry = decision_entry(
-                message, placed, subjects, recipient, decision, agreements, release, self._keys, at
-            )
-            yield entry, outgoing
+            yield recorder.entry(decision, release), outgoing
 
     def _recipients(
         self, agreements: Agreements, message: Message, kind: MessageType, placed: Placed

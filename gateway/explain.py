@@ -14,6 +14,7 @@ from rich.text import Text
 
 from consent.agreement import OBLIGATIONS
 from consent.conditions import CONDITIONS, meaning
+from consent.entry import referred, withheld
 from consent.guards import GUARDS
 from gateway import queries
 from gateway.hub import Hub
@@ -171,10 +172,10 @@ def _recipient(hub: Hub, row: queries.Row, ended: Mapping[str, queries.Row]) -> 
                 "reason": code,
                 "says": reason_says(code),
             }
-            for role, name, code in said["withheld"]
+            for role, name, code in withheld(said)
         ],
         "referred": [
-            {"role": role, "class": name, "title": class_title(name)} for role, name in said["referred"]
+            {"role": role, "class": name, "title": class_title(name)} for role, name in referred(said)
         ],
         "guards": [{"code": code, "says": reason_says(code)} for code in in_order(said["guards"])],
         "reasons": [{"code": code, "says": reason_says(code)} for code in said["reasons"]],

@@ -5,10 +5,14 @@ commitments, never a value.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from consent.agreement import Agreements, Party
-from consent.ledger import Entry
+import orjson
+
+from consent.agreement import Agreements
+from consent.decision import NAMES, REFERRED, WITHHELD, WORDS
+from consent.ledger import Entry, Written
 from consent.people import Keys
 from consent.placing import Placed
 from consent.policy import Decision, Outcome
@@ -60,58 +64,81 @@ def subjects_of(
     )
 
 
-def decision_entry(
-    message: Message,
-    placed: Placed,
-    subjects: list[list[str]],
-    recipient: Party,
-    decision: Decision,
-    agreements: Agreements,
-    release: Release | None,
-    keys: Keys,
-    at: str,
-) -> Entry:
-    """The entry for one decision: who, to whom, about whom (committed), why, what was given and what was not
-    (ISO 27789 and BALP in our words).
+class Recorder:
+    """Writes the entries of one message's decisions: who, to whom, about whom (committed), why, what was
+    given and what was not (ISO 27789 and BALP in our words).
+
+    What all its recipients share is written once. The bytes are canonical JSON (RFC 8785) because the names
+    below stand sorted and every part is canonical; a test holds them to it.
     """
-    body: dict[str, Any] = {
-        "v": 1,
-        "kind": _KINDS[decision.outcome],
+
+    __slots__ = ("_cases", "_head", "_keys", "_message", "_source", "_tail")
+
+    def __init__(
+        self,
+        keys: Keys,
+        message: Message,
+        placed: Placed,
+        pseudonyms: Mapping[str, str],
+        agreements: Agreements,
+        at: str,
+    ) -> None:
+        self._keys, self._message = keys, message
+        self._head = orjson.dumps({"agreements": agreements.version_hash, "at": at})[:-1] + b',"basis":'
+        self._cases = b',"cases":' + orjson.dumps([case.id for case in placed.cases])
+        self._source = b',"source":' + orjson.dumps(message.source)
+        subjects = orjson.dumps(subjects_of(keys, message, placed, pseudonyms))
+        self._tail = b',"subjects":%b,"type":%b,"v":1,"withheld":{' % (subjects, orjson.dumps(message.type))
+
+    def entry(self, decision: Decision, release: Release | None) -> Written:
+        """The entry for *decision*, with what is released of it."""
+        message, found, party = self._message, decision.found, decision.recipient
+        kind = _KINDS[decision.outcome]
         # Without it an entry about nobody could be guessed and tried against the public leaf hashes.
-        "salt": keys.salt("entry", message.source, message.id, recipient.id)[:16].hex(),
-        "at": at,
-        "source": message.source,
-        "message": message.id,
-        "type": message.type,
-        "party": recipient.id,
-        "outcome": decision.outcome.value,
-        "purpose": decision.purpose,
-        "basis": list(decision.basis),
-        "agreements": agreements.version_hash,
-        "clauses": list(decision.clauses),
-        "cases": [case.id for case in placed.cases],
-        "subjects": subjects,
-        "given": _given(decision, placed.roles),
-        "withheld": [list(w) for w in decision.withheld],
-        "referred": [list(r) for r in decision.referred],
-        "conditions": dict(decision.conditions),
-        "reasons": list(decision.reasons),
-        "guards": list(decision.guards),
-        "obligations": list(decision.obligations),
-    }
-    if release is not None:
-        body["disclosure"] = release.id
-        body["content"] = hashlib.sha256(content_salt(keys, release.id) + release.content).hexdigest()
-    return Entry(kind=body["kind"], source=message.source, message=message.id, party=recipient.id, body=body)
+        salt = self._keys.salt("entry", message.source, message.id, party)[:16].hex()
+        content = b""
+        if release is not None:
+            digest = hashlib.sha256(content_salt(self._keys, release.id) + release.content).hexdigest()
+            content = b',"content":"%b","disclosure":"%b"' % (digest.encode(), release.id.encode())
+        words = WORDS.written
+        data = b"".join(
+            (
+                self._head,
+                words(found.basis),
+                self._cases,
+                b',"clauses":',
+                words(found.clauses),
+                b',"conditions":',
+                _conditions(found.conditions, found.unmet),
+                content,
+                b',"given":{',
+                b",".join([b'"%b":%b' % (r.encode(), NAMES.written(held)) for r, held in found.given]),
+                b'},"guards":',
+                words(found.guards),
+                _KIND_AND_MESSAGE % (kind.encode(), orjson.dumps(message.id)),
+                words(found.obligations),
+                b',"outcome":"%b","party":"%b","purpose":"%b","reasons":'
+                % (decision.outcome.value.encode(), party.encode(), decision.purpose.encode()),
+                words(found.reasons),
+                b',"referred":',
+                REFERRED.written(found.referred),
+                b',"salt":"%b"' % salt.encode(),
+                self._source,
+                self._tail,
+                b",".join([b'"%b":%b' % (r.encode(), WITHHELD.written(held)) for r, held in found.withheld]),
+                b"}}",
+            )
+        )
+        return Written(kind, message.source, message.id, party, data)
 
 
-def _given(decision: Decision, roles: Mapping[str, str]) -> dict[str, list[str]]:
-    given: dict[str, set[str]] = {}
-    for ref, facets in decision.given.items():
-        role = roles.get(ref, "case")
-        for facet, view in facets.items():
-            given.setdefault(role, set()).add(facet.name if view == "full" else f"{facet.name}:{view}")
-    return {role: sorted(names) for role, names in sorted(given.items())}
+_KIND_AND_MESSAGE = b',"kind":"%b","message":%b,"obligations":'
+
+
+@lru_cache(maxsize=4096)
+def _conditions(asked: int, unmet: int) -> bytes:
+    missing = set(WORDS.words(unmet))
+    return orjson.dumps({name: name not in missing for name in WORDS.words(asked)})
 
 
 def delivered_entry(party: str, headers: Mapping[str, str], answer: HubError | None, at: str) -> Entry:

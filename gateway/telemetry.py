@@ -6,7 +6,7 @@ from collections import Counter as Tally
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from consent.policy import Decision
+from consent.decision import WITHHELD, WORDS, Decision
 
 
 class DecisionCount:
@@ -14,14 +14,15 @@ class DecisionCount:
 
     def __init__(self) -> None:
         self.decisions: Tally[tuple[str, str]] = Tally()
-        self.withheld: Tally[tuple[str, str]] = Tally()
-        self.guards: Tally[str] = Tally()
+        self.withheld: Tally[int] = Tally()  # sets of words: what they say is looked up once a batch
+        self.guards: Tally[int] = Tally()
 
     def add(self, party: str, decision: Decision) -> None:
         """Counts one decision for *party*."""
         self.decisions[party, decision.outcome.value] += 1
-        self.guards.update(decision.guards)
-        self.withheld.update([(name, reason) for _, name, reason in decision.withheld])
+        self.guards[decision.found.guards] += 1
+        for _, held in decision.found.withheld:
+            self.withheld[held] += 1
 
 
 class Telemetry:
@@ -56,9 +57,15 @@ class Telemetry:
         """Adds a batch's decisions, once they are committed."""
         for (party, outcome), number in counted.decisions.items():
             self.decisions.labels(party, outcome).inc(number)
-        for guard, number in counted.guards.items():
+        guards: Tally[str] = Tally()
+        for held, number in counted.guards.items():
+            guards.update(dict.fromkeys(WORDS.words(held), number))
+        for guard, number in guards.items():
             self.guards.labels(guard).inc(number)
-        for (name, reason), number in counted.withheld.items():
+        withheld: Tally[tuple[str, str]] = Tally()
+        for held, number in counted.withheld.items():
+            withheld.update(dict.fromkeys(WITHHELD.words(held), number))
+        for (name, reason), number in withheld.items():
             self.withheld.labels(name, reason).inc(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adapters.adapter import Native
+from consent.entry import withheld as withheld_of
 from consent.ledger import ledger_entry
 from consent.report import Report
 from consent.verify import verify
@@ -514,7 +515,7 @@ def _report(day: _Day, folder: Path) -> dict[str, Any]:
             decisions[entry["outcome"]] += 1
             by_recipient.setdefault(entry["party"], Counter())[entry["outcome"]] += 1
             guards.update(entry["guards"])
-            for _, name, reason in entry["withheld"]:
+            for _, name, reason in withheld_of(entry):
                 withheld[name] += 1
                 why[name, reason] += 1
             if "disclosure" in entry:

@@ -75,7 +75,7 @@ def decision(
     given: dict[str, dict[Facet, str]], recipient: str = "police", outcome: Outcome = Outcome.REDUCED
 ) -> Decision:
     frozen = FrozenDict({ref: FrozenDict(facets) for ref, facets in given.items()})
-    return Decision(outcome, frozen, (), (), (), {}, (), (), (), (), "FV-RISK", recipient)
+    return Decision(outcome, frozen, "FV-RISK", recipient)
 
 
 def minimised(

@@ -187,8 +187,7 @@ def test_decide_says_the_same_without_its_memory(asked: tuple[Question, str]) ->
     question_, recipient = asked
     remembered = decide(AGREEMENTS, question_, AGREEMENTS.parties[recipient])
     for day in AGREEMENTS._days.values():
-        day.decisions.clear()
-        day.weighed.clear()
+        day.forget()
     assert decide(AGREEMENTS, question_, AGREEMENTS.parties[recipient]) == remembered
 
 
