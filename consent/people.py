@@ -165,6 +165,15 @@ class People:
             connection.execute(sa.insert(person_identifier), list(new_identifiers.values()))
         return found
 
+    def known_as(self, connection: sa.Connection, agency: str, person: Mapping[str, Any]) -> set[str]:
+        """The pseudonyms under which somebody is known whom *agency* describes as *person* (as in a message:
+        identifiers, name with birthDate). Stores nothing; empty when nobody is.
+
+        Several when what describes one person was met apart, or two people share a name and a birth date.
+        """
+        keys, _ = self._candidates(agency, person)
+        return set(self._known(connection, set(keys)).values())
+
     def identifiers_of(
         self, connection: sa.Connection, pseudonyms: Iterable[str]
     ) -> dict[str, dict[str, list[dict[str, str]]]]:

@@ -35,7 +35,7 @@ class Report:
     kinds: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
-    opened: list[str] = field(default_factory=list)  # commitments that were opened, as sentences
+    opened: list[tuple[int, str]] = field(default_factory=list)  # what a salt showed of which entry
     proved: str = ""  # what was shown instead of the whole ledger
     seconds: float = 0.0
 
@@ -74,7 +74,7 @@ class Report:
             "kinds": dict(sorted(self.kinds.items())),
             "findings": [{"place": f.place, "detail": f.detail} for f in self.findings],
             "more_findings": self.more_findings,
-            "opened": self.opened,
+            "opened": [{"entry": index, "shows": shows} for index, shows in self.opened],
             "proved": self.proved,
             "seconds": round(self.seconds, 3),
         }
@@ -94,8 +94,26 @@ class Report:
         if self.unsigned:
             lines.append(f"  the last {self.unsigned:,} entries are not signed yet")
         lines += [f"  {self.proved}"] if self.proved and self.ok else []
-        lines += [f"  {sentence}" for sentence in self.opened]
+        lines += [f"  {shows}: {_entries(found)}" for shows, found in self._by_what_it_shows().items()]
         lines += [f"  {finding.place}: {finding.detail}" for finding in self.findings]
         if self.more_findings:
             lines.append(f"  and {self.more_findings:,} more")
         return lines
+
+    def _by_what_it_shows(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for index, shows in sorted(self.opened):
+            found.setdefault(shows, []).append(index)
+        return found
+
+
+def _entries(indices: list[int]) -> str:
+    """*indices* in order as `entry 3` or `entries 3 to 7, 9`."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    said = ", ".join(f"{first} to {last}" if first != last else f"{first}" for first, last in runs)
+    return f"entry {said}" if len(indices) == 1 else f"entries {said}"

@@ -41,8 +41,7 @@ class Reveal:
         self._asked = _read(file)
         self._contents = [(name, canonical_content(data)) for name, data in contents]
         self._recognised: set[str] = set()
-        self.opened: list[str] = []  # what was shown, as sentences
-        self.people = self.bodies = 0
+        self.opened: list[tuple[int, str]] = []  # what was shown of which entry
 
     def see(self, index: int, body: Mapping[str, object], add: Callable[[str, str], None]) -> None:
         """Opens what is asked of entry *index*, and tells *add* what does not open."""
@@ -55,14 +54,12 @@ class Reveal:
             if role is None:
                 add(place, "it is not about this person: no commitment opens with this salt")
             else:
-                self.people += 1
-                self.opened.append(f"{place}: the person {person} is in it as {role}")
+                self.opened.append((index, f"the person {person} is in it as {role}"))
         if asked.content is not None:
             for name, data in self._contents:
                 if sha256(asked.content + data).hexdigest() == body.get("content"):
                     self._recognised.add(name)
-                    self.bodies += 1
-                    self.opened.append(f"{place}: {name} is what was released to {body.get('party')}")
+                    self.opened.append((index, f"{name} is what was released to {body.get('party')}"))
 
     def end(self, add: Callable[[str, str], None]) -> None:
         """Tells *add* what was asked of entries that were not there, and which contents no entry recorded."""

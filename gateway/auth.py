@@ -206,13 +206,19 @@ class Gate:
 
     def person(self, cookie: str) -> Principal | None:
         """The person whose console session *cookie* is; None when it is no valid session of the sandbox."""
+        claims = self.session(cookie)
+        return Principal(claims["sub"], "", frozenset(claims["scope"].split()) & SCOPES) if claims else None
+
+    def session(self, cookie: str) -> Mapping[str, Any]:
+        """The claims of the console session *cookie*, `viewer` among them once the person has said who looks
+        and why; empty when it is no valid session of the sandbox.
+        """
         if not self.is_sandbox or not 0 < len(cookie) <= MAX_TOKEN:
-            return None
+            return {}
         try:
-            claims = self._verify(cookie, (_SESSION_TYPE,), f"{self._audience}/console")
+            return self._verify(cookie, (_SESSION_TYPE,), f"{self._audience}/console")
         except NotAuthenticated:
-            return None
-        return Principal(claims["sub"], "", frozenset(claims["scope"].split()) & SCOPES)
+            return {}
 
     def _claims(self, token: str) -> dict[str, Any]:
         """The claims of a valid access *token*. Verified once; then found by its digest for as long as it
@@ -346,11 +352,17 @@ def mint(
     return _issue(settings, _TOKEN_TYPES[0], settings.audience, claims, scopes, seconds, clock())
 
 
-def mint_session(settings: Settings, scopes: Iterable[str], seconds: int, clock: Clock) -> str:
+def mint_session(
+    settings: Settings,
+    scopes: Iterable[str],
+    seconds: int,
+    clock: Clock,
+    viewer: Mapping[str, str] | None = None,
+) -> str:
     """A console session of the sandbox, as a token that the HTTP door does not take, nor the console an
-    access token.
+    access token. *viewer* is who looks, and why; without it the console asks.
     """
-    claims = {"sub": "sandbox.console"}
+    claims: dict[str, Any] = {"sub": "sandbox.console", **({"viewer": dict(viewer)} if viewer else {})}
     return _issue(settings, _SESSION_TYPE, f"{settings.audience}/console", claims, scopes, seconds, clock())
 
 

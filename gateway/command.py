@@ -15,7 +15,7 @@ from rich.table import Table
 
 from consent.verify import add_arguments
 from consent.verify import run as verify_ledger
-from gateway.outsiders import LEDGER_ACTIONS, run_ledger
+from gateway import outsiders
 from gateway.settings import Settings, from_environment
 from schemas.errors import BadSettings, HubError
 
@@ -90,15 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(verify)
     export = add("export", "write the ledger as static files that anybody can verify", _export)
     export.add_argument("folder", type=Path)
-    ledger = add("ledger", "the ledger for outsiders: as files, and the verifier", _ledger)
-    ledger.add_argument("action", choices=tuple(LEDGER_ACTIONS))
-    ledger.add_argument(
-        "words",
-        nargs="*",
-        help="; ".join(f"{action} {words}" for action, words in LEDGER_ACTIONS.items() if words),
-    )
     explain = add("explain", "what every party got of a message, and why", _explain)
     explain.add_argument("message")
+    outsiders.say_who_looks(explain)
+    outsiders.add_commands(add, out)
     agreements = add("agreements", "what the agreements grant, and would do", _agreements, data=False)
     agreements.add_argument("action", choices=("check", "matrix", *FORESIGHT))
     agreements.add_argument("--folder", type=Path, help="default: the agreements in force")
@@ -191,20 +186,20 @@ def _token(given: argparse.Namespace) -> int:
     return GOOD
 
 
-def _ledger(given: argparse.Namespace) -> int:
-    return run_ledger(given, _settings(given), out)
-
-
 def _export(given: argparse.Namespace) -> int:
     given.action, given.words = "export", [str(given.folder)]
-    return _ledger(given)
+    return outsiders.run_ledger(given, out)
 
 
 def _explain(given: argparse.Namespace) -> int:
+    from gateway.access import AccessLog, Look, message_id, viewer_of
     from gateway.explain import explain, print_explanation
     from gateway.hub import open_hub
 
     with open_hub(_settings(given), alone=False) as hub:
+        viewer = viewer_of(given, hub.keys, hub.agreements.parties)
+        look = Look("explain", message=message_id(given.message))
+        AccessLog(hub.engine, hub.ledger, hub.keys, hub.clock).record(viewer, look)
         found = explain(hub, given.message)
     if given.json:
         _print_json(found)

@@ -9,8 +9,8 @@ import hashlib
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -29,13 +29,14 @@ from consent.agreement import KINDS
 from consent.entry import DECISION_KINDS, DELIVERY, withheld
 from consent.matrix import matrix_rows
 from consent.merkle import CompactRange, ProofError, leaf_hash, verify_consistency
-from gateway import problems, queries
-from gateway.auth import AUDIT, OPERATE, Gate, Principal, mint_session
+from gateway import access, problems, queries
+from gateway.access import AccessLog, Look, Viewer
+from gateway.auth import AUDIT, OPERATE, Gate, mint_session
 from gateway.explain import OUTCOMES, explain, in_order, party_name, reason_says, type_title
 from gateway.hub import Hub
 from schemas.classes import CLASSES, SUBJECT_ROLES
 from schemas.clock import NEW_ZEALAND, Clock, instant_of
-from schemas.errors import HubError, NotAuthorised, NotFound, TooLarge
+from schemas.errors import HubError, InvalidMessage, NotAuthorised, NotFound, Problem, TooLarge
 
 COOKIE = "isr_session"
 SESSION_SECONDS = 8 * 3600
@@ -149,18 +150,22 @@ def add_console(app: FastAPI, hub: Hub, gate: Gate, out: Console | None) -> None
 
     print_link()
 
-    def viewer(request: Request) -> Principal | None:
-        return gate.person(request.cookies.get(COOKIE, ""))
+    looks = AccessLog(hub.engine, hub.ledger, hub.keys, hub.clock)
 
-    def shown(scope: str, make: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    def shown(scope: str, what: str, make: Callable[[Request], Response]) -> Callable[[Request], Response]:
         def route(request: Request) -> Response:
-            person = viewer(request)
-            if person is None:
+            claims = gate.session(request.cookies.get(COOKIE, ""))
+            if not claims:
                 return RedirectResponse("/console/sign-in", 303, headers=_HEADERS)
             try:
-                person.require(scope)
+                gate.person(request.cookies[COOKIE]).require(scope)  # type: ignore[union-attr]  # it has claims
                 if request.method == "POST" and not _from_here(request):
                     raise NotAuthorised("the form was not sent from the console")
+                if "viewer" not in claims:
+                    back = urlencode({"next": request.url.path}) if request.method == "GET" else ""
+                    return RedirectResponse(f"/console/purpose?{back}", 303, headers=_HEADERS)
+                # ‖ Before anything is read: a crash leaves a look that showed nothing, never the reverse.
+                looks.record(Viewer(**claims["viewer"]), _look(hub, what, request))
                 return make(request)
             except HubError as error:
                 return pages.error(error)
@@ -175,8 +180,12 @@ def add_console(app: FastAPI, hub: Hub, gate: Gate, out: Console | None) -> None
         ("/set-aside", OPERATE, pages.set_aside),
         ("/ledger", AUDIT, pages.ledger),
     ):
-        app.add_api_route(f"/console{path}", shown(scope, make), methods=["GET"])
-    app.add_api_route("/console/set-aside/{number}", shown(OPERATE, pages.send_again), methods=["POST"])
+        app.add_api_route(f"/console{path}", shown(scope, path[1:] or "today", make), methods=["GET"])
+    app.add_api_route(
+        "/console/set-aside/{number}", shown(OPERATE, "send-again", pages.send_again), methods=["POST"]
+    )
+
+    _add_purpose(app, hub, gate, pages)
 
     @app.get("/")
     def root() -> Response:
@@ -212,8 +221,65 @@ def add_console(app: FastAPI, hub: Hub, gate: Gate, out: Console | None) -> None
         return response
 
 
+def _add_purpose(app: FastAPI, hub: Hub, gate: Gate, pages: "_Pages") -> None:
+    """Asks whoever signed in who looks, and why, once a session."""
+
+    @app.get("/console/purpose")
+    def purpose_page(request: Request) -> Response:
+        if not gate.session(request.cookies.get(COOKIE, "")):
+            return RedirectResponse("/console/sign-in", 303, headers=_HEADERS)
+        return pages.purpose({"next": request.query_params.get("next", "")}, [])
+
+    @app.post("/console/purpose")
+    def say_purpose(request: Request, form: Annotated[dict[str, str], Depends(_form)]) -> Response:
+        claims = gate.session(request.cookies.get(COOKIE, ""))
+        if not claims or not _from_here(request):
+            return RedirectResponse("/console/sign-in", 303, headers=_HEADERS)
+        try:
+            viewer = access.viewer(
+                hub.keys,
+                form.get("party", "") if form.get("party", "") in ("hub", *hub.agreements.parties) else "",
+                form.get("officer", ""),
+                form.get("purpose", ""),
+                form.get("reference", ""),
+            )
+        except InvalidMessage as error:
+            return pages.purpose(form, error.problems, 422)
+        response = RedirectResponse(_within(form.get("next", "")), 303, headers=_HEADERS)
+        seconds = max(1, int(claims["exp"] - hub.clock().timestamp()))  # changing it prolongs nothing
+        session = mint_session(hub.settings, claims["scope"].split(), seconds, hub.clock, asdict(viewer))
+        response.set_cookie(COOKIE, session, seconds, path="/console", **_cookie_flags(request))
+        return response
+
+
 def _from_here(request: Request) -> bool:
     return is_same_origin(request.headers, f"{request.url.scheme}://{request.headers.get('host', '')}")
+
+
+def _within(path: str) -> str:
+    """*path* when it is a page of the console, else its first page: a link must not lead elsewhere."""
+    return path if re.fullmatch(r"/console(/[a-z-]+)*", path) else "/console"
+
+
+def _look(hub: Hub, what: str, request: Request) -> Look:
+    """What *request* looks at. Of its parameters only what the hub itself offers to choose: anything else
+    that somebody typed may be a name.
+    """
+    asked = {**request.query_params, **request.path_params}
+    offered = {
+        "party": hub.agreements.parties,
+        "type": {kind.name for kind in hub.catalogue},
+        "outcome": OUTCOMES,
+        "role": SUBJECT_ROLES,
+        "check": ("all",),
+    }
+    kept = {name: asked[name] for name, choices in offered.items() if asked.get(name) in choices}
+    if (day := _date(asked.get("date", ""))) is not None:
+        kept["date"] = day.isoformat()
+    for name in ("below", "number"):
+        if asked.get(name, "").isdecimal() and len(asked[name]) < 16:
+            kept[name] = asked[name]
+    return Look(what, urlencode(kept), access.message_id(asked.get("id", "").strip()))
 
 
 def _cookie_flags(request: Request) -> dict[str, Any]:
@@ -263,6 +329,17 @@ class _Pages:
         """The page for an *error*."""
         said = problems.problem(error)
         return self.show("error.html", said["status"], said=said)
+
+    def purpose(self, form: Mapping[str, str], wrong: Sequence[Problem], status: int = 200) -> Response:
+        """Who looks, and why: asked once a session, with what was *wrong* about a former answer."""
+        return self.show(
+            "purpose.html",
+            status,
+            form=form,
+            wrong=wrong,
+            purposes=access.PURPOSES,
+            parties=["hub", *sorted(self._hub.agreements.parties)],
+        )
 
     def today(self, request: Request) -> Response:
         """What moved on a day; today's unless another is asked for."""

@@ -27,6 +27,7 @@ from broker.broker import SUBMISSIONS, deliveries_to
 from broker.topology import mailbox_of
 from consent import tiles
 from gateway import console, problems, queries
+from gateway.access import AccessLog, Look, Viewer, officer_of
 from gateway.auth import AUDIT, OPERATE, READ, SUBMIT, Gate, Principal, challenge
 from gateway.exchange import Receipt
 from gateway.explain import outward
@@ -152,9 +153,9 @@ def _operations(app: FastAPI, hub: Hub, gate: Gate) -> None:
 
 
 def _ledger(app: FastAPI, hub: Hub, gate: Gate) -> None:
-    may_audit = _caller(gate, AUDIT)
+    may_audit: Callable[[Request], Principal | None] = _caller(gate, AUDIT)
     if not hub.settings.production:
-        may_audit = _local_or(may_audit)  # type: ignore[assignment]  # its answer is not used
+        may_audit = _local_or(_caller(gate, AUDIT))
 
     @app.get("/ledger/checkpoint")
     def checkpoint() -> Response:
@@ -164,9 +165,15 @@ def _ledger(app: FastAPI, hub: Hub, gate: Gate) -> None:
             raise NotFound
         return PlainTextResponse(newest.note, headers={"Cache-Control": "no-cache"})
 
+    looks = AccessLog(hub.engine, hub.ledger, hub.keys, hub.clock)
+
     @app.get("/ledger/tile/entries/{path:path}")
-    def entries(path: str, _: Annotated[Any, Depends(may_audit)]) -> Response:
-        """A bundle of entries (c2sp.org/tlog-tiles), for auditors."""
+    def entries(path: str, auditor: Annotated[Principal | None, Depends(may_audit)]) -> Response:
+        """A bundle of entries (c2sp.org/tlog-tiles), for auditors. Reading the ledger is a look: one entry
+        for all bundles of some minutes.
+        """
+        party, client = (auditor.party, auditor.client) if auditor else ("hub", "this-machine")
+        looks.record(Viewer(officer_of(hub.keys, party, client), party, "ADM-AUDIT"), Look("ledger-entries"))
         size, _level, number, width = _asked(hub, "entries/" + path)
         return _octets(queries.bundle(hub.ledger, size, number, width), "private, no-store")
 
@@ -201,17 +208,18 @@ def _octets(content: bytes | None, caching: str) -> Response:
     return Response(content, media_type="application/octet-stream", headers={"Cache-Control": caching})
 
 
-def _local_or(otherwise: Callable[[Request], Principal]) -> Callable[[Request], None]:
+def _local_or(otherwise: Callable[[Request], Principal]) -> Callable[[Request], Principal | None]:
     """Lets in who asks from this very machine; everybody else must be let in by *otherwise*.
 
     A request that came through a proxy on this machine is not local; a proxy that hides that it is one must
     not forward these paths (docs/http.md says so).
     """
 
-    def admit(request: Request) -> None:
+    def admit(request: Request) -> Principal | None:
         forwarded = any(name in request.headers for name in ("forwarded", "x-forwarded-for", "via"))
         if forwarded or not _is_loopback(request.client.host if request.client else ""):
-            otherwise(request)
+            return otherwise(request)
+        return None
 
     return admit
 

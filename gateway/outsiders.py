@@ -1,31 +1,90 @@
-"""What the hub hands to outsiders, by command: the ledger as files, the verifier."""
+"""The commands for those who look from outside, and for whoever hands something out to them: the ledger as
+files, the verifier, evidence.
+
+Only the words of the command line are here; a command imports what it does when it is run.
+"""
 
 import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 
-from gateway.settings import Settings
+from gateway.settings import Settings, from_environment
 
-LEDGER_ACTIONS: Mapping[str, str] = {
-    "export": "FOLDER",
-    "verifier": "",
-}
+LEDGER_ACTIONS: Mapping[str, str] = {"export": "FOLDER", "verifier": "", "officer": "PARTY NUMBER"}
+_Run = Callable[[argparse.Namespace], int]
 
 
-def run_ledger(given: argparse.Namespace, settings: Settings, out: Console) -> int:
+class _Add(Protocol):
+    def __call__(self, name: str, text: str, run: _Run, *, data: bool = True) -> argparse.ArgumentParser:
+        """A new command."""
+        ...
+
+
+def add_commands(add: _Add, out: Console) -> None:
+    """Adds the commands to the parser behind *add*; they print on *out*."""
+    ledger = add(
+        "ledger",
+        "the ledger for outsiders: as files, the verifier, who an officer in it is",
+        lambda given: run_ledger(given, out),
+    )
+    ledger.add_argument("action", choices=tuple(LEDGER_ACTIONS))
+    ledger.add_argument(
+        "words",
+        nargs="*",
+        help="; ".join(f"{action} {words}" for action, words in LEDGER_ACTIONS.items() if words),
+    )
+    evidence = add(
+        "evidence",
+        "a bundle of entries, proofs and salts for one message or person",
+        lambda given: _evidence(given, out),
+    )
+    evidence.add_argument("message", nargs="?", help="the id of a message")
+    evidence.add_argument(
+        "--person",
+        type=Path,
+        help='instead: file, or - for standard input, that describes a person: {"identifiers": [{"system", '
+        '"value"}]} or {"name": {"family", "given"}, "birthDate"}; on the command line others could read it',
+    )
+    evidence.add_argument("--source", default="", help="the party that sent the message, or knows the person")
+    evidence.add_argument(
+        "--out", type=Path, required=True, help="folder to make, or archive when it ends in .zip"
+    )
+    evidence.add_argument(
+        "--no-salts", action="store_true", help="a message's evidence without what opens it, to be passed on"
+    )
+    say_who_looks(evidence)
+
+
+def say_who_looks(parser: argparse.ArgumentParser) -> None:
+    """Adds to a command how whoever runs it says who looks, and why; it becomes an entry in the ledger."""
+    parser.add_argument("--officer", help="your number or account at your party (default: this machine's)")
+    parser.add_argument("--party", default="hub", help="the party that you look for (default: hub)")
+    parser.add_argument(
+        "--purpose",
+        default="ADM-AUDIT",
+        help="ADM-ACCESS, ADM-CORRECT, ADM-BREACH, ADM-AUDIT (default), ADM-REPORT or OPERATE",
+    )
+    parser.add_argument(
+        "--reference", default="", help="the number of the request or file, such as AR-2026-31"
+    )
+
+
+def run_ledger(given: argparse.Namespace, out: Console) -> int:
     """Does what `isr-hub ledger ACTION` says; returns the exit status."""
     actions: Mapping[str, Callable[[argparse.Namespace, Settings, Console], int]] = {
         "export": _export,
         "verifier": _verifier,
+        "officer": _officer,
     }
-    wanted = len(LEDGER_ACTIONS[given.action].split())
-    if len(given.words) != wanted:
-        out.print(f"use it as: isr-hub ledger {given.action} {LEDGER_ACTIONS[given.action]}", markup=False)
+    words = LEDGER_ACTIONS[given.action]
+    if len(given.words) != len(words.split()):
+        out.print(f"use it as: isr-hub ledger {given.action} {words}", markup=False)
         return 2
-    return actions[given.action](given, settings, out)
+    return actions[given.action](given, from_environment(data=given.data), out)
 
 
 def _export(given: argparse.Namespace, settings: Settings, out: Console) -> int:
@@ -46,3 +105,20 @@ def _verifier(given: argparse.Namespace, _settings: Settings, _out: Console) -> 
 
     print(json.dumps({"verify_ledger.py": single_file()}) if given.json else single_file(), end="")
     return 0
+
+
+def _officer(given: argparse.Namespace, settings: Settings, out: Console) -> int:
+    from consent.people import Keys
+    from gateway.access import officer_of
+    from gateway.hub import secret
+
+    party, number = given.words
+    digest = officer_of(Keys(secret(settings)), party, number.lower())
+    print(json.dumps({"officer": digest})) if given.json else out.print(digest)
+    return 0
+
+
+def _evidence(given: argparse.Namespace, out: Console) -> int:
+    from gateway import evidence
+
+    return evidence.run(given, from_environment(data=given.data), out)

@@ -19,6 +19,7 @@ from tests.serving import episode, now, sent, serving, small_hub
 
 PAGES = ["", "/disclosures", "/message", "/agreements", "/set-aside", "/ledger"]
 HERE = {"Sec-Fetch-Site": "same-origin"}
+LOOKING = {"officer": "0" * 32, "party": "police", "purpose": "ADM-AUDIT", "reference": ""}
 SECRET = "Tūī Ngārimu, 12 Kōwhai Street"
 
 
@@ -47,7 +48,9 @@ def door(hub: Hub, message: str) -> Iterator[httpx.Client]:
 def browser(door: httpx.Client, hub: Hub) -> Iterator[httpx.Client]:
     """A browser that is signed in."""
     with httpx.Client(base_url=door.base_url, trust_env=False) as client:
-        client.headers["Cookie"] = f"{COOKIE}={mint_session(hub.settings, [AUDIT, OPERATE], 60, now)}"
+        client.headers["Cookie"] = (
+            f"{COOKIE}={mint_session(hub.settings, [AUDIT, OPERATE], 60, now, LOOKING)}"
+        )
         yield client
 
 
@@ -84,7 +87,7 @@ def test_console_opens_once_by_the_link_that_was_printed(hub: Hub, message: str)
             flag in flags for flag in ("httponly", "samesite=strict", "path=/console", "max-age=28800")
         )
         cookie = {"Cookie": first.headers["set-cookie"].split(";")[0]}
-        assert door.get("/console", headers=cookie).status_code == 200
+        assert door.get("/console", headers=cookie).headers["location"].startswith("/console/purpose")
         again = door.post("/console/sign-in", data={"ticket": link[1]}, headers=HERE)
         assert again.status_code == 403
         assert "set-cookie" not in again.headers
@@ -138,10 +141,10 @@ def test_console_lets_nobody_send_again_from_another_site(browser: httpx.Client,
 
 
 def test_console_asks_for_the_scope_of_each_page(door: httpx.Client, hub: Hub) -> None:
-    operator = {"Cookie": f"{COOKIE}={mint_session(hub.settings, [OPERATE], 60, now)}"}
+    operator = {"Cookie": f"{COOKIE}={mint_session(hub.settings, [OPERATE], 60, now, LOOKING)}"}
     assert door.get("/console/set-aside", headers=operator).status_code == 200
     assert door.get("/console/disclosures", headers=operator).status_code == 403
-    officer = {"Cookie": f"{COOKIE}={mint_session(hub.settings, [AUDIT], 60, now)}"}
+    officer = {"Cookie": f"{COOKIE}={mint_session(hub.settings, [AUDIT], 60, now, LOOKING)}"}
     assert door.get("/console/set-aside", headers=officer).status_code == 403
 
 

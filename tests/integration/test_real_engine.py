@@ -35,6 +35,7 @@ from schemas.errors import BadSettings
 from tests import servers
 from tests.serving import bearer, now, serving
 
+LOOKING = {"officer": "0" * 32, "party": "police", "purpose": "ADM-AUDIT", "reference": ""}
 EPISODES, RELEASES = 20, 2
 PATIENCE_SECONDS = 120.0
 
@@ -135,7 +136,7 @@ def test_explain_says_the_same_on_both_engines(hub: Hub, embedded: Played) -> No
 @pytest.mark.parametrize("page", ["", "/disclosures", "/message", "/agreements", "/set-aside", "/ledger"])
 def test_console_shows_its_pages_from_postgresql(hub: Hub, page: str) -> None:
     with serving(hub) as client:
-        session = mint_session(hub.settings, [AUDIT, OPERATE], 60, now)
+        session = mint_session(hub.settings, [AUDIT, OPERATE], 60, now, LOOKING)
         shown = client.get(f"/console{page}", headers={"Cookie": f"{COOKIE}={session}"})
 
     assert (shown.status_code, "</html>" in shown.text) == (200, True)
