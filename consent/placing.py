@@ -113,6 +113,15 @@ class Batch:
                 self._changed.add(case.id)
         return Placed(tuple(cases), data, roles, self._elsewhere(cases, roles, refs))
 
+    def found(
+        self, ids: Sequence[str], data: dict[str, Any], roles: Mapping[str, str], refs: Mapping[str, str]
+    ) -> Placed:
+        """A message that was placed before in the cases *ids*, in these cases as they are now. It changes
+        nothing: what it had to say there, it has said.
+        """
+        cases = [self._cases[i][1] for i in ids if i in self._cases]
+        return Placed(tuple(cases), data, dict(roles), self._elsewhere(cases, roles, refs))
+
     def save(self, connection: sa.Connection) -> None:
         """Writes what changed. Part of the batch's one transaction: a crash before its commit leaves the
         cases as they were.

@@ -10,20 +10,21 @@ operands for the day it was made. Conditions and guards run on one subject at a 
 seen that day; what a message comes to is joined from what its subjects come to.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from consent.agreement import Agreements, Cells, Entry, InForce, Party
 from consent.clause import NEVER_GRANTED
 from consent.conditions import CONDITIONS, Facts
-from consent.decision import WORDS, Decision, Findings, FrozenDict, Leave, Outcome, Question
+from consent.decision import NO_LEAVE, WORDS, Decision, Findings, FrozenDict, Leave, Outcome, Question
 from consent.guards import AT_RISK, NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
 from consent.operands import Operands, Telling, Told
 from consent.verdict import COMPANIONS, Joinable, Verdict, carried, join, matter_of
 from schemas.classes import FRAME, Facet
 
 HUB = "hub"
+_NUMBER = Facet("ID-XREF")
 
 _NOTHING = FrozenDict()
 # Who must be answered by law is answered through a person, whatever the clauses say: the information must not
@@ -58,6 +59,30 @@ def decide_each(
     cases = Operands(question, in_force.memory())
     for recipient in recipients:
         yield _decide(agreements, question, cases, in_force, recipient)
+
+
+def decide_all(
+    agreements: Agreements,
+    question: Question,
+    recipients: Iterable[Party],
+    numbered: Mapping[str, frozenset[str]],
+    leaves: Mapping[str, Leave] | None = None,
+) -> Iterator[tuple[Party, Decision]]:
+    """Each of *recipients* with its decision. *numbered*: where the hub knows an agency's own number of
+    somebody whom the sender did not number (ref → agencies), that agency is asked about it like about what
+    the sender said. *leaves*: what people decided for single parties.
+    """
+    groups: dict[tuple[frozenset[str], Leave], list[Party]] = {}
+    for recipient in recipients:
+        known = frozenset(ref for ref, agencies in numbered.items() if recipient.agency in agencies)
+        leave = leaves.get(recipient.id, NO_LEAVE) if leaves else NO_LEAVE
+        groups.setdefault((known, leave), []).append(recipient)
+    for (known, leave), group in groups.items():
+        asked = question if leave is NO_LEAVE else replace(question, leave=leave)
+        if known:
+            holdings = {ref: f | {_NUMBER} if ref in known else f for ref, f in question.holdings.items()}
+            asked = replace(asked, holdings=holdings)
+        yield from zip(group, decide_each(agreements, asked, group), strict=True)
 
 
 def outward(decision: Decision) -> str:
@@ -338,6 +363,7 @@ class _Stage(NamedTuple):
 
 __all__ = [
     "COMPANIONS",
+    "NO_LEAVE",
     "Decision",
     "FrozenDict",
     "Leave",
@@ -345,6 +371,7 @@ __all__ = [
     "Question",
     "carried",
     "decide",
+    "decide_all",
     "decide_each",
     "nothing_left",
     "outward",

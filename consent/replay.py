@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 from consent.agreement import Agreements, Party
 from consent.inputs import Asked
-from consent.policy import Decision, decide_each
+from consent.policy import Decision, decide_all
 from consent.space import RANK, noon
 from schemas.classes import CASE, Facet
 
 _EXAMPLES = 3
-_NUMBER = Facet("ID-XREF")
 _REMEMBERED = 100_000
 
 
@@ -131,18 +130,8 @@ def _decisions(agreements: Agreements, asked: Asked) -> Iterator[tuple[str, Deci
         recipients = [addressee] if addressee is not None and addressee.id != question.source else []
     else:
         recipients = agreements.candidates(frozenset(case.site for case in question.cases), question.source)
-    if not asked.numbered:
-        for decision in decide_each(agreements, question, recipients):
-            yield decision.recipient, decision
-        return
-    groups: dict[frozenset[str], list[Party]] = {}
-    for recipient in recipients:
-        known = frozenset(ref for ref, agencies in asked.numbered.items() if recipient.agency in agencies)
-        groups.setdefault(known, []).append(recipient)
-    for known, group in groups.items():
-        holdings = {ref: f | {_NUMBER} if ref in known else f for ref, f in question.holdings.items()}
-        for decision in decide_each(agreements, replace(question, holdings=holdings), group):
-            yield decision.recipient, decision
+    for party, decision in decide_all(agreements, question, recipients, asked.numbered):
+        yield party.id, decision
 
 
 def _changes(

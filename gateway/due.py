@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 import holidays
 
+from consent.duty import CONSULT, CONSULT_WORKING_DAYS, NOTIFY, NOTIFY_WORKING_DAYS
+from consent.override import REVIEW_WORKING_DAYS
 from schemas.clock import NEW_ZEALAND
 
 CLOCK_HOURS: Mapping[str, int] = MappingProxyType({"high": 24, "medium": 72})
@@ -136,6 +138,24 @@ def first_contact_due(assigned_at: datetime, risk: str, site: str) -> datetime:
     local = assigned_at.astimezone(NEW_ZEALAND)
     day = CALENDARS[f"isr-operational:{site}"].after(local.date(), LOW_RISK_WORKING_DAYS)
     return local_instant(day, local.time())
+
+
+# Working days in which a person decides, by risk; an unknown risk may be a high one.
+DECISION_WORKING_DAYS: Mapping[str, int] = MappingProxyType({"low": 5, "medium": 2, "high": 1})
+_WORKING_DAYS: Mapping[str, int] = MappingProxyType(
+    {NOTIFY: NOTIFY_WORKING_DAYS, CONSULT: CONSULT_WORKING_DAYS, "review": REVIEW_WORKING_DAYS}
+)
+
+
+def decision_due(at: datetime, what: str, risk: str | None, site: str) -> datetime:
+    """When a person must have decided on *what* began at *at*: a `release` or `request` by its risk, a
+    `review`, or a duty of `consent.duty`. At the same local time, in the working days of *site*'s region; of
+    the statutory calendar where the site is unknown. In UTC.
+    """
+    days = _WORKING_DAYS.get(what) or DECISION_WORKING_DAYS.get(risk or "", 1)
+    local = at.astimezone(NEW_ZEALAND)
+    calendar = CALENDARS.get(f"isr-operational:{site}", CALENDARS["legislation-act-2019"])
+    return local_instant(calendar.after(local.date(), days), local.time())
 
 
 def local_instant(day: date, at: time) -> datetime:

@@ -12,7 +12,7 @@ signature and one round of confirms.
 
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,20 +30,20 @@ from consent.ledger import Ledger, Written
 from consent.minimise import minimise
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
-from consent.policy import Decision, Outcome, Question, decide_each, nothing_left
+from consent.policy import NO_LEAVE, Decision, Outcome, Question, decide_all, nothing_left
+from consent.waiting import Pending, Waiting, agency_of
+from gateway.due import decision_due
 from gateway.quarantine import canonical_native, packed, unpacked
 from gateway.record import Recorder, Release, delivered_entry
 from gateway.telemetry import DecisionCount, Telemetry
 from schemas.canonical import canonical_trusted
 from schemas.catalogue import Catalogue, MessageType, holdings
-from schemas.classes import Facet
 from schemas.clock import Clock, rfc3339
 from schemas.database import answers, in_sequence, reading
 from schemas.errors import Exhausted, HubError, IdentityReused, InvalidMessage, NotFound, NotSent, Problem
 from schemas.message import CONTENT_TYPE, Message, decode, identity
 
 log = logging.getLogger("isr_hub.exchange")
-_NUMBER = Facet("ID-XREF")
 BATCH = 200  # submissions carried together; beyond a few hundred nothing is gained and a crash repeats more
 
 
@@ -80,6 +80,7 @@ class Exchange:
         self._has_carried = False
         self._people = People(keys)
         self._cases = Cases(keys, self._table_parties)
+        self._waiting = Waiting(keys, decision_due)
         self.outbox = Outbox(engine, broker)
         self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
 
@@ -273,6 +274,7 @@ class Exchange:
             own = self._people.identifiers_of(
                 connection, (p for per_message in refs for p in per_message.values())
             )
+            pending = self._waiting.open_batch(connection, [m for _, m in fresh], self._clock())
             counted = DecisionCount()
             asked: list[dict[str, Any]] = []
             entries: list[Written] = []
@@ -287,7 +289,7 @@ class Exchange:
                     continue
                 taken[message.source, message.id] = message.body_digest()
                 for entry, outgoing in self._disclose(
-                    message, kind, placed, pseudonyms, own, at, counted, asked
+                    message, kind, placed, pseudonyms, own, at, counted, asked, pending
                 ):
                     if outgoing is not None:
                         releases.append((len(entries), outgoing))
@@ -295,10 +297,12 @@ class Exchange:
             remember(connection, taken, at)
             batch.save(connection)
             inputs.keep(connection, asked)
-            numbers = self._ledger.append(connection, entries)
+            pending.save(connection)
+            numbers = self._ledger.append(connection, [*entries, *pending.entries()])
             self.outbox.enqueue(
                 connection, [(numbers[offset], _numbered(o, numbers[offset])) for offset, o in releases]
             )
+        pending.committed()
         self._telemetry.count(counted)
         return buried
 
@@ -347,6 +351,7 @@ class Exchange:
         at: str,
         counted: DecisionCount,
         asked: list[dict[str, Any]],
+        pending: Pending,
     ) -> Iterable[tuple[Written, Outgoing | None]]:
         """One decision per recipient, with its ledger entry and, where something is given, what leaves."""
         agreements = self._agreements()
@@ -365,15 +370,18 @@ class Exchange:
         )
         # Now: the next message of the batch may change the cases.
         to = message.data["to"] if kind.audience == "addressee" else ""
-        asked.append(inputs.encode(inputs.Asked(message.id, to, question, inputs.unnumbered(question, own))))
+        numbered = inputs.unnumbered(question, own)
+        asked.append(inputs.encode(inputs.Asked(message.id, to, question, numbered)))
         recorder = Recorder(self._keys, message, placed, pseudonyms, agreements, at)
         recipients = self._recipients(agreements, message, kind, placed)
-        for recipient, decided in _decided(agreements, question, recipients, own):
+        leaves = pending.leaves(message, placed)
+        for recipient, decided in decide_all(agreements, question, recipients, numbered, leaves):
             decision, release, outgoing = decided, None, None
             if decided.outcome in (Outcome.PERMIT, Outcome.REDUCED):
                 release, outgoing = self._release(message, kind, placed, decided, recipient, pseudonyms, own)
                 decision = decided if release is not None else nothing_left(decided)
             counted.add(recipient.id, decision)
+            pending.add(message, placed, pseudonyms, decision, leaves.get(recipient.id, NO_LEAVE))
             yield recorder.entry(decision, release), outgoing
 
     def _recipients(
@@ -544,33 +552,6 @@ class Exchange:
 
     def _table_parties(self, site: str) -> Sequence[str]:
         return [p.id for p in self._agreements().parties.values() if p.table and p.active and site in p.sites]
-
-
-def _decided(
-    agreements: Agreements,
-    question: Question,
-    recipients: Sequence[Party],
-    own: Mapping[str, Mapping[str, Any]],
-) -> Iterator[tuple[Party, Decision]]:
-    """Each recipient with its decision. Where the crosswalk knows a recipient's own identifier of somebody
-    whom the sender did not number, that is decided like what the sender said.
-    """
-    unnumbered = {
-        r: own.get(p, {}) for r, p in question.pseudonyms.items() if _NUMBER not in question.holdings[r]
-    }
-    groups: dict[frozenset[str], list[Party]] = {}
-    for recipient in recipients:
-        known = frozenset(ref for ref, agencies in unnumbered.items() if recipient.agency in agencies)
-        groups.setdefault(known, []).append(recipient)
-    for known, group in groups.items():
-        holdings = {ref: f | {_NUMBER} if ref in known else f for ref, f in question.holdings.items()}
-        asked = replace(question, holdings=holdings) if known else question
-        yield from zip(group, decide_each(agreements, asked, group), strict=True)
-
-
-def agency_of(party: str) -> str:
-    """The agency of a *party*: `ngo.aviva` of `ngo.aviva#ivs`."""
-    return party.partition("#")[0]
 
 
 def _submission(message: Message) -> Outgoing:

@@ -41,6 +41,9 @@ class Telemetry:
         self.decisions = self._counter("isr_decisions", "Decisions by recipient", "party", "outcome")
         self.withheld = self._counter("isr_withheld", "Data classes withheld", "data_class", "reason")
         self.guards = self._counter("isr_guards_held", "Refusals that nothing overrides", "guard")
+        self.considered = self._counter(
+            "isr_considered", "What people of the holder decided on", "holder", "ending"
+        )
         self.deliveries = self._counter("isr_deliveries", "Deliveries ended", "party", "outcome")
         self.dead_letters = self._counter("isr_dead_letters", "Messages set aside", "queue", "code")
         self.batch = Histogram(

@@ -1,0 +1,518 @@
+"""What waits for people, and what they have decided, as far as a batch must know it: referrals, the sealed
+submissions behind them, requests for information, duties after a release, and overrides that run.
+
+All of it changes in the transaction of the decisions it belongs to. A submission is kept here only while a
+referral needs it, sealed with the hub's key, and deleted in the transaction that ends the last of them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+import sqlalchemy as sa
+
+from consent import duty as duties
+from consent.decision import NO_LEAVE, Decision, Leave
+from consent.entry import OVERRIDE
+from consent.ledger import Entry
+from consent.override import State as OverrideState
+from consent.people import Keys
+from consent.placing import Placed
+from consent.referral import OPEN, RELEASE, REQUEST, Standing, State
+from schemas.clock import NEW_ZEALAND, instant_of, rfc3339
+from schemas.database import metadata
+from schemas.message import Message, identity
+
+referral = sa.Table(
+    "referral",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("source", sa.String(80), nullable=False),  # who sent the message
+    sa.Column("message", sa.String(64), nullable=False),
+    sa.Column("party", sa.String(80), nullable=False),  # who would receive, or who asked
+    sa.Column("holder", sa.String(60), nullable=False),  # the agency whose person decides
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("cells", sa.Text, nullable=False),  # [[role, class]]
+    sa.Column("cases", sa.Text, nullable=False),
+    sa.Column("mandatory", sa.Boolean, nullable=False),
+    sa.Column("at", sa.String(30), nullable=False),
+    sa.Column("due", sa.String(30), nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("reason", sa.String(30), nullable=False),
+    sa.Column("ended", sa.String(30), nullable=False),  # "" while it waits
+    sa.Column("disclosure", sa.String(36), nullable=False),  # of a request: by which id the holder knows it
+    sa.Column("answer", sa.String(64), nullable=False),
+    sa.Index("ix_referral_message", "source", "message"),
+    sa.Index("ix_referral_state", "state", "due"),
+    sa.Index("ix_referral_disclosure", "disclosure"),
+)
+kept_submission = sa.Table(
+    "kept_submission",
+    metadata,
+    sa.Column("source", sa.String(80), primary_key=True),
+    sa.Column("message", sa.String(64), primary_key=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+)
+duty = sa.Table(
+    "duty",
+    metadata,
+    sa.Column("kind", sa.String(8), primary_key=True),
+    sa.Column("party", sa.String(80), primary_key=True),
+    sa.Column("case_id", sa.String(64), primary_key=True),
+    sa.Column("role", sa.String(12), primary_key=True),
+    sa.Column("at", sa.String(30), nullable=False),  # the first release that brought it
+    sa.Column("due", sa.String(30), nullable=False),
+    sa.Column("state", sa.String(30), nullable=False),  # "" while nobody has recorded how it ended
+    sa.Column("ended", sa.String(30), nullable=False),
+    sa.Index("ix_duty_state", "state", "due"),
+)
+override = sa.Table(
+    "override",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("party", sa.String(80), nullable=False),
+    sa.Column("case_id", sa.String(64), nullable=False),
+    sa.Column("clauses", sa.Text, nullable=False),
+    sa.Column("threat", sa.String(20), nullable=False),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),  # the reason, in the person's own words
+    sa.Column("capacity", sa.String(20), nullable=False),
+    sa.Column("person", sa.String(32), nullable=False),  # keyed digest
+    sa.Column("at", sa.String(30), nullable=False),
+    sa.Column("until", sa.String(30), nullable=False),  # "" while nobody has agreed
+    sa.Column("minutes", sa.Integer, nullable=False),
+    sa.Column("review_due", sa.String(30), nullable=False),
+    sa.Column("state", sa.String(10), nullable=False),
+    sa.Column("finding", sa.String(20), nullable=False),
+    sa.Index("ix_override_state", "state", "until"),
+)
+REQUESTS = frozenset({"nz.isr.fss.information-requested.v1"})
+MAY_REQUIRE = frozenset({"oranga-tamariki", "police"})  # Oranga Tamariki Act 1989 s 66(1)
+_CHUNK = 400
+_ADD_DUTY = sa.text(
+    "INSERT INTO duty (kind, party, case_id, role, at, due, state, ended) "
+    "VALUES (:kind, :party, :case_id, :role, :at, :due, '', '') ON CONFLICT DO NOTHING"
+)
+_ADD_KEPT = sa.text(
+    "INSERT INTO kept_submission (source, message, sealed) VALUES (:source, :message, :sealed) "
+    "ON CONFLICT DO NOTHING"
+)
+_REMEMBERED = 100_000
+
+# When something is due that began at an instant, for (what, risk, site): what is `release`, `request`, or a
+# kind of duty.
+Due = Callable[[datetime, str, str | None, str], datetime]
+
+
+class Kept(NamedTuple):
+    """A submission as it was placed: enough to decide on it again."""
+
+    message: Message
+    data: dict[str, Any]
+    roles: dict[str, str]
+    refs: dict[str, str]
+    cases: list[str]
+
+
+class Row(NamedTuple):
+    """One referral as stored, its times as instants."""
+
+    id: str
+    source: str
+    message: str
+    party: str
+    holder: str
+    type: str
+    cells: tuple[tuple[str, str], ...]
+    cases: tuple[str, ...]
+    at: str
+    ended: str
+    reason: str
+    answer: str
+    standing: Standing
+
+
+class Waiting:
+    """The store behind *keys*; *due* says when a person has to have decided."""
+
+    def __init__(self, keys: Keys, due: Due) -> None:
+        self._keys, self._due = keys, due
+        # Duties that this process has seen: most releases bring none that is new.
+        self._known: set[tuple[str, str, str, str]] = set()
+
+    def open_batch(self, connection: sa.Connection, messages: Sequence[Message], at: datetime) -> "Pending":
+        """What people have decided that concerns *messages*, and room for what will wait for them."""
+        running: dict[str, dict[str, tuple[str, frozenset[str]]]] = {}
+        rows = connection.execute(
+            sa.select(override.c.id, override.c.party, override.c.case_id, override.c.clauses).where(
+                override.c.state == OverrideState.OPEN.value, override.c.until > rfc3339(at)
+            )
+        )
+        for row in rows:
+            running.setdefault(row.case_id, {})[row.party] = (row.id, frozenset(orjson.loads(row.clauses)))
+        asked = _requests(connection, {m.causationid for m in messages if m.causationid})
+        return Pending(self._keys, self._due, self._known, running, asked, at)
+
+    def kept(self, connection: sa.Connection, source: str, message: str) -> Kept | None:
+        """The submission that a referral waits with; None when it is not kept any more."""
+        sealed = connection.execute(
+            sa.select(kept_submission.c.sealed).where(
+                kept_submission.c.source == source, kept_submission.c.message == message
+            )
+        ).scalar()
+        if sealed is None:
+            return None
+        said = orjson.loads(self._keys.unseal(bytes(sealed)))
+        event = Message.from_json(said["event"])
+        if (event.source, event.id) != (source, message):
+            raise ValueError("a kept submission is filed under another message")
+        return Kept(event, said.get("data", event.data), said["roles"], said["refs"], said["cases"])
+
+
+class Pending:
+    """The waiting things of one batch; see `Waiting`."""
+
+    def __init__(
+        self,
+        keys: Keys,
+        due: Due,
+        known: set[tuple[str, str, str, str]],
+        running: Mapping[str, Mapping[str, tuple[str, frozenset[str]]]],
+        asked: Mapping[tuple[str, str], sa.Row[Any]],
+        at: datetime,
+    ) -> None:
+        self._keys, self._due, self._known = keys, due, known
+        self._running, self._asked = running, asked
+        self._at, self._said_at = at, rfc3339(at)
+        self._is_new = at.astimezone(NEW_ZEALAND).date().isoformat() >= duties.IPP3A_BEGINS
+        self._referrals: list[dict[str, Any]] = []
+        self._kept: dict[tuple[str, str], tuple[Message, Placed, Mapping[str, str]]] = {}
+        self._duties: dict[tuple[str, str, str, str], tuple[str | None, str]] = {}
+        self._answered: dict[str, str] = {}
+        self.used: list[tuple[str, Message, str, tuple[str, ...]]] = []
+
+    def leaves(self, message: Message, placed: Placed) -> dict[str, Leave]:
+        """What people decided for single recipients of *message*, by party; {} nearly always."""
+        found: dict[str, Leave] = {}
+        if self._running:
+            for case in placed.cases:
+                for party, (_, clauses) in self._running.get(case.id, {}).items():
+                    found[party] = Leave(opened=found.get(party, NO_LEAVE).opened | clauses)
+        request = self._request_of(message)
+        if request is not None and request.mandatory:
+            leave = found.get(request.party, NO_LEAVE)
+            found[request.party] = leave._replace(mandatory=True)
+        return found
+
+    def add(
+        self, message: Message, placed: Placed, refs: Mapping[str, str], decision: Decision, leave: Leave
+    ) -> None:
+        """Notes what follows from *decision*: who is asked, and which duties a release brings."""
+        if decision.found.referred:
+            self._refer(message, placed, decision, leave)
+            self._kept[message.source, message.id] = (message, placed, refs)
+        if decision.given:
+            self._oblige(message, placed, decision)
+            if message.type in REQUESTS:
+                self._ask(message, placed, decision)
+            if leave.opened and (cited := leave.opened.intersection(decision.clauses)):
+                for case in placed.cases:
+                    running = self._running.get(case.id, {}).get(decision.recipient)
+                    if running is not None:
+                        self.used.append((running[0], message, decision.recipient, tuple(sorted(cited))))
+        if self._asked and (request := self._request_of(message)) is not None:
+            self._answered[request.id] = message.id
+
+    def entries(self) -> list[Entry]:
+        """What goes into the ledger beside the decisions: each use of an override."""
+        return [
+            Entry(
+                OVERRIDE,
+                "hub",
+                identity("hub", f"override used\n{id}\n{m.source}\n{m.id}"),
+                party,
+                {
+                    "v": 1,
+                    "kind": OVERRIDE,
+                    "at": self._said_at,
+                    "source": "hub",
+                    "message": identity("hub", f"override used\n{id}\n{m.source}\n{m.id}"),
+                    "party": party,
+                    "outcome": "used",
+                    "override": id,
+                    "of": {"source": m.source, "message": m.id},
+                    "clauses": list(clauses),
+                },
+            )
+            for id, m, party, clauses in self.used
+        ]
+
+    def save(self, connection: sa.Connection) -> None:
+        """Writes what waits. Part of the batch's one transaction: a crash before its commit leaves nobody
+        asked about what was not decided.
+        """
+        if self._referrals:
+            connection.execute(sa.insert(referral), self._referrals)
+        if self._kept:
+            connection.execute(_ADD_KEPT, [self._sealed(*kept) for kept in self._kept.values()])
+        new = [key for key in self._duties if key not in self._known]
+        if new:
+            connection.execute(_ADD_DUTY, [self._duty(key) for key in new])
+        for request, answer in self._answered.items():
+            connection.execute(
+                sa.update(referral)
+                .where(referral.c.id == request, referral.c.state.in_([s.value for s in OPEN]))
+                .values(state=State.ANSWERED.value, answer=answer, ended=self._said_at)
+            )
+
+    def committed(self) -> None:
+        """Remembers the duties that are stored now. After the commit only: what was rolled back is not."""
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        self._known.update(self._duties)
+
+    def _request_of(self, message: Message) -> sa.Row[Any] | None:
+        if not self._asked or message.causationid is None:
+            return None
+        return self._asked.get((message.causationid, agency_of(message.source)))
+
+    def _refer(self, message: Message, placed: Placed, decision: Decision, leave: Leave) -> None:
+        # What the law requires is for a lawyer to refuse, if at all.
+        state = State.LEGAL if leave.mandatory else State.WAITING
+        self._referrals.append(
+            self._row(
+                referral_id(message.source, message.id, decision.recipient),
+                RELEASE,
+                message,
+                placed,
+                party=decision.recipient,
+                holder=agency_of(message.source),
+                cells=[list(cell) for cell in decision.referred],
+                mandatory=leave.mandatory,
+                state=state.value,
+                due=self._due(self._at, RELEASE, *_risk_and_site(placed)),
+            )
+        )
+
+    def _ask(self, message: Message, placed: Placed, decision: Decision) -> None:
+        request = message.data.get("request", {})
+        must = request.get("under") == "OTA66" and agency_of(message.source) in MAY_REQUIRE
+        stated = request.get("dueAt")
+        self._referrals.append(
+            self._row(
+                identity("hub", f"request\n{message.source}\n{message.id}\n{decision.recipient}"),
+                REQUEST,
+                message,
+                placed,
+                party=message.source,
+                holder=agency_of(decision.recipient),
+                cells=[],
+                mandatory=must,
+                state=State.WAITING.value,
+                due=instant_of(stated) if stated else self._due(self._at, REQUEST, *_risk_and_site(placed)),
+                disclosure=disclosure_id(message.source, message.id, decision.recipient),
+            )
+        )
+
+    def _row(
+        self, id: str, kind: str, message: Message, placed: Placed, *, due: datetime, **more: Any
+    ) -> dict[str, Any]:
+        cells, cases = more.pop("cells"), [case.id for case in placed.cases]
+        return {
+            "id": id,
+            "kind": kind,
+            "source": message.source,
+            "message": message.id,
+            "type": message.type,
+            "cells": orjson.dumps(cells).decode(),
+            "cases": orjson.dumps(cases).decode(),
+            "at": self._said_at,
+            "due": rfc3339(due),
+            "reason": "",
+            "ended": "",
+            "disclosure": "",
+            "answer": "",
+            **more,
+        }
+
+    def _oblige(self, message: Message, placed: Placed, decision: Decision) -> None:
+        roles = {placed.roles.get(ref, "") for ref, facets in decision.given.items() if ref and facets}
+        roles.discard("")
+        holder = agency_of(message.source)
+        for case in placed.cases:
+            if self._is_new:
+                for role in roles:
+                    self._duties.setdefault(
+                        (duties.NOTIFY, decision.recipient, case.id, role), (case.risk, case.site)
+                    )
+            # The purposes of child welfare alone rest on section 66C, to which the consultation belongs.
+            if decision.purpose.startswith("CW-") and "child" in roles:
+                self._duties.setdefault((duties.CONSULT, holder, case.id, "child"), (case.risk, case.site))
+
+    def _duty(self, key: tuple[str, str, str, str]) -> dict[str, Any]:
+        kind, party, case_id, role = key
+        due = self._due(self._at, kind, *self._duties[key])
+        return {
+            "kind": kind,
+            "party": party,
+            "case_id": case_id,
+            "role": role,
+            "at": self._said_at,
+            "due": rfc3339(due),
+        }
+
+    def _sealed(self, message: Message, placed: Placed, refs: Mapping[str, str]) -> dict[str, Any]:
+        said: dict[str, Any] = {
+            "event": message.to_json(),
+            "roles": placed.roles,
+            "refs": dict(refs),
+            "cases": [case.id for case in placed.cases],
+        }
+        if placed.data is not message.data:
+            said["data"] = placed.data
+        return {
+            "source": message.source,
+            "message": message.id,
+            "sealed": self._keys.seal(orjson.dumps(said).decode()),
+        }
+
+
+def rows(
+    connection: sa.Connection,
+    *,
+    ids: Iterable[str] | None = None,
+    holder: str = "",
+    messages: Iterable[str] | None = None,
+    only_open: bool = False,
+    due_before: str = "",
+    case: str = "",
+    limit: int = 10_000,
+) -> list[Row]:
+    """The referrals that match what is given: those that wait first, the most urgent first."""
+    query = sa.select(referral)
+    if ids is not None:
+        query = query.where(referral.c.id.in_(list(ids)))
+    if messages is not None:
+        query = query.where(referral.c.message.in_(list(messages)))
+    if holder:
+        query = query.where(referral.c.holder == holder)
+    if only_open:
+        query = query.where(referral.c.state.in_([s.value for s in OPEN]))
+    if due_before:
+        query = query.where(referral.c.due < due_before)
+    if case:
+        query = query.where(referral.c.cases.contains(case, autoescape=True))
+    query = query.order_by(referral.c.ended, referral.c.due, referral.c.id).limit(limit)
+    return [_row(row) for row in connection.execute(query)]
+
+
+def _row(row: sa.Row[Any]) -> Row:
+    return Row(
+        row.id,
+        row.source,
+        row.message,
+        row.party,
+        row.holder,
+        row.type,
+        tuple((role, name) for role, name in orjson.loads(row.cells)),
+        tuple(orjson.loads(row.cases)),
+        row.at,
+        row.ended,
+        row.reason,
+        row.answer,
+        Standing(row.kind, State(row.state), row.mandatory, instant_of(row.due)),
+    )
+
+
+def end(connection: sa.Connection, row: Row, state: State, reason: str, at: str) -> bool:
+    """Moves *row* to *state* in the caller's transaction, if nobody was faster; says whether it did. The
+    submission goes when nothing open needs it any more.
+    """
+    values: dict[str, Any] = {"state": state.value, "reason": reason}
+    if state not in OPEN:
+        values["ended"] = at
+    moved = connection.execute(
+        sa.update(referral)
+        .where(referral.c.id == row.id, referral.c.state == row.standing.state.value)
+        .values(**values)
+    ).rowcount
+    if moved != 1:
+        return False
+    if state not in OPEN:
+        still = (
+            sa.select(referral.c.id)
+            .where(
+                referral.c.source == row.source,
+                referral.c.message == row.message,
+                referral.c.kind == RELEASE,
+                referral.c.state.in_([s.value for s in OPEN]),
+            )
+            .limit(1)
+        )
+        if connection.execute(still).first() is None:
+            connection.execute(
+                sa.delete(kept_submission).where(
+                    kept_submission.c.source == row.source, kept_submission.c.message == row.message
+                )
+            )
+    return True
+
+
+def _requests(connection: sa.Connection, ids: set[str]) -> dict[tuple[str, str], sa.Row[Any]]:
+    """(id that an answer names, agency that was asked) → the request, by its own id and by that under which
+    the agency received it.
+    """
+    found: dict[tuple[str, str], sa.Row[Any]] = {}
+    wanted = sorted(ids)
+    for start in range(0, len(wanted), _CHUNK):
+        part = wanted[start : start + _CHUNK]
+        for column in (referral.c.message, referral.c.disclosure):
+            query = sa.select(referral).where(referral.c.kind == REQUEST, column.in_(part))
+            for row in connection.execute(query):
+                found[getattr(row, column.name), row.holder] = row
+    return found
+
+
+def _risk_and_site(placed: Placed) -> tuple[str | None, str]:
+    """The highest risk of the cases, and the site of the first; unknown where there is none."""
+    risks = [case.risk for case in placed.cases if case.risk]
+    order = ("low", "medium", "high")
+    risk = max(risks, key=lambda r: order.index(r) if r in order else 3) if risks else None
+    return risk, placed.cases[0].site if placed.cases else ""
+
+
+def referral_id(source: str, message: str, party: str) -> str:
+    """The id of what waits for a person because *party* may not simply have *message* of *source*; also that
+    of the decision that ends it.
+    """
+    return identity("hub", f"referral\n{source}\n{message}\n{party}")
+
+
+def disclosure_id(source: str, message: str, party: str) -> str:
+    """The id under which *party* receives *message* of *source*."""
+    return identity("hub", f"disclosure\n{source}\n{message}\n{party}")
+
+
+def agency_of(party: str) -> str:
+    """The agency of a *party*: `ngo.aviva` of `ngo.aviva#ivs`."""
+    return party.partition("#")[0]
+
+
+__all__ = [
+    "MAY_REQUIRE",
+    "REQUESTS",
+    "Kept",
+    "Pending",
+    "Row",
+    "Waiting",
+    "agency_of",
+    "disclosure_id",
+    "duty",
+    "end",
+    "kept_submission",
+    "override",
+    "referral",
+    "referral_id",
+    "rows",
+]
