@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters import notice
 from adapters.adapter import Native, Reading
-from adapters.notice import people_of, person_shape, school, shared_records
+from adapters.notice import SUPPLIED_UNDER, people_of, person_shape, school, shared_records
 from adapters.shape import (
     NOTHING,
     Format,
@@ -71,6 +71,7 @@ FORMAT = Format(
         "attendance": Record(
             "education.attendance-reported",
             {
+                "suppliedUnder": may("suppliedUnder", SUPPLIED_UNDER),
                 "pupils": need(
                     "attendance",
                     each(

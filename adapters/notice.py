@@ -30,6 +30,7 @@ from adapters.shape import (
     may,
     need,
     negated,
+    only_true,
     party_id,
     past_day,
     past_instant,
@@ -148,6 +149,8 @@ relationship = within(
     {"to": need("to", ref), "kind": need("kind", RELATIONSHIP), "statedBy": may("statedBy", ref)}
 )
 _GANG = code("member", "associate", "none", say={"Patched member": "member", "Prospect": "associate"})
+# A mandatory request (Oranga Tamariki Act 1989 s 66): what answers it carries the bar on other uses.
+SUPPLIED_UNDER = code(say={"s 66": "OTA66", "OTA66": "OTA66"})
 _ROLE = code("victim", "child", "perpetrator", "witness", "associate")
 
 
@@ -164,6 +167,7 @@ def person_shape(label: str, role: Take = _ROLE, **own: Field) -> Shape:
         "ethnicities": may("ethnicities", each(ethnic_group, 6)),
         "address": may("address", address),
         "safeAddress": may("safeAddress", address),
+        "whereaboutsProtected": may("whereaboutsProtected", only_true),
         "phones": may("*", phones),
         "safeContact": may("safeContact", safe_contact),
         "school": may("school", school),
@@ -229,6 +233,7 @@ def shared_records(people: tuple[str, str], person: Shape, reference: Take) -> d
         "information-response": record(
             "fss.information-provided",
             {
+                "suppliedUnder": may("suppliedUnder", SUPPLIED_UNDER),
                 "request": may("answer.request", token),
                 "holdings": need("answer.records", each(within(_HOLDING), 60)),
             },

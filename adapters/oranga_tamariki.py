@@ -8,7 +8,7 @@ from datetime import datetime
 
 from adapters import notice
 from adapters.adapter import Native, Reading
-from adapters.notice import people_of, person_shape, shared_records, worker
+from adapters.notice import SUPPLIED_UNDER, people_of, person_shape, shared_records, worker
 from adapters.shape import (
     Format,
     Record,
@@ -82,6 +82,7 @@ FORMAT = Format(
         "child-involvement": Record(
             "oranga-tamariki.child-involvement-reported",
             {
+                "suppliedUnder": may("suppliedUnder", SUPPLIED_UNDER),
                 "children": need(
                     "involvement",
                     each(

@@ -158,6 +158,11 @@ def flag(value: Any, at: Place) -> Any:
     return at.wrong("is neither true nor false", "send true or false")
 
 
+def only_true(value: Any, at: Place) -> Any:
+    """A flag of which only `true` says something."""
+    return flag(value, at) or NOTHING
+
+
 def negated(value: Any, at: Place) -> Any:
     """The opposite of a flag."""
     got = flag(value, at)

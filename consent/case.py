@@ -14,13 +14,15 @@ RISK_ORDER = {"low": 1, "medium": 2, "high": 3}
 @dataclass(slots=True)
 class PersonInCase:
     """One person: the *roles* ever held in this case (the latest last), every *household* known (keyed digest
-    of an address), the *school* (keyed digest), and the pseudonym of who is named as their *representative*.
+    of an address), the *school* (keyed digest), the pseudonym of who is named as their *representative*, and
+    whether somebody said that their whereabouts are *protected* (a refuge, a suppressed address).
     """
 
     roles: list[str] = field(default_factory=list)
     households: set[str] = field(default_factory=set)
     school: str | None = None
     representative: str | None = None
+    protected: bool = False
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Case:
                     "households": sorted(p.households),
                     "school": p.school,
                     "representative": p.representative,
+                    **({"protected": True} if p.protected else {}),
                 }
                 for name, p in self.people.items()
             },
@@ -89,7 +92,13 @@ class Case:
             open=stored["open"],
             risk=stored["risk"],
             people={
-                name: PersonInCase(list(p["roles"]), set(p["households"]), p["school"], p["representative"])
+                name: PersonInCase(
+                    list(p["roles"]),
+                    set(p["households"]),
+                    p["school"],
+                    p["representative"],
+                    p.get("protected", False),
+                )
                 for name, p in stored["people"].items()
             },
             assignments={(a, b, c) for a, b, c in stored["assignments"]},

@@ -11,7 +11,7 @@ KINDS = ("POL", "OT", "COR", "HNZ", "GP", "MSD", "ACC", "MOJ", "EDU", "NGOV", "N
 ANY = "any"
 NEVER_GRANTED = frozenset({"FRAME", "RESTRICT-META", "PRIV"})
 _FAMILY_VIOLENCE = frozenset({"FV-RISK", "FV-PLAN", "FV-PROTECT"})
-_CHILD_WELFARE = frozenset({"CW-HARM", "CW-ASSESS", "CW-PLAN", "CW-PREVENT", "CW-SERVICE", "CW-CARE"})
+CHILD_WELFARE = frozenset({"CW-HARM", "CW-ASSESS", "CW-PLAN", "CW-PREVENT", "CW-SERVICE", "CW-CARE"})
 
 
 class Power(NamedTuple):
@@ -27,11 +27,11 @@ class Power(NamedTuple):
 
 BASES: dict[str, Power] = {
     "FVA20": Power("Family Violence Act 2018", _FAMILY_VIOLENCE, "fva"),
-    "OTA66C": Power("Oranga Tamariki Act 1989", _CHILD_WELFARE, "cwpa"),
+    "OTA66C": Power("Oranga Tamariki Act 1989", CHILD_WELFARE, "cwpa"),
     "OTA15": Power("Oranga Tamariki Act 1989", frozenset({"CW-ROC"}), None, frozenset({"OT", "POL"})),
-    "HIPC11": Power("Health Information Privacy Code 2020", _FAMILY_VIOLENCE | _CHILD_WELFARE, None),
+    "HIPC11": Power("Health Information Privacy Code 2020", _FAMILY_VIOLENCE | CHILD_WELFARE, None),
     "HA22C": Power(
-        "Health Act 1956", _FAMILY_VIOLENCE | _CHILD_WELFARE, None, frozenset({"POL", "OT", "COR"})
+        "Health Act 1956", _FAMILY_VIOLENCE | CHILD_WELFARE, None, frozenset({"POL", "OT", "COR"})
     ),
 }
 PURPOSES = frozenset().union(*(power.purposes for power in BASES.values()))
@@ -44,6 +44,7 @@ OBLIGATIONS: dict[str, str] = {
     "never-to-perpetrator": "never let the perpetrator learn of it, paper he may see included",
     "consult-child": "take the child's views into account where practicable (Oranga Tamariki Act 1989 s 66K)",
     "delete-when-closed": "delete when the case closes",
+    "unsafe-unless-said": "treat a contact detail as unsafe where no safe way of contact stands beside it",
     "not-for-offences": "never use it to investigate an offence (Oranga Tamariki Act 1989 s 66(3))",
 }
 # Why somebody breaks the glass. Each is about somebody's life or body, now; convenience is none of them.

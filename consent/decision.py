@@ -48,7 +48,8 @@ class Question:
     *roles* and *pseudonyms* are by the message's own refs; *holdings* has "" for the case. *cases* are all
     cases that the people of the message belong to: assigned in any, linked in any, highest risk of all.
     *elsewhere* are other cases of its perpetrators: they give nobody anything, but the home that he shares
-    with a victim of another case is hers there, and so everywhere. *leave* is what people decided.
+    with a victim of another case is hers there, and so everywhere. *leave* is what people decided. *tags*
+    stick to the message wherever it goes (see `tags_of`).
     """
 
     type: str
@@ -62,6 +63,17 @@ class Question:
     at: datetime
     elsewhere: tuple[Case, ...] = ()
     leave: Leave = NO_LEAVE
+    tags: frozenset[str] = frozenset()
+
+
+S66 = "S66"
+
+
+def tags_of(data: Mapping[str, Any]) -> frozenset[str]:
+    """The sticky tags of a message's *data*: `S66` for what an agency had to supply under the Oranga Tamariki
+    Act 1989 s 66. The property that says so is structure, so whoever is given something is given it too.
+    """
+    return frozenset({S66}) if data.get("suppliedUnder") == "OTA66" else frozenset()
 
 
 class Findings(NamedTuple):

@@ -23,13 +23,19 @@ NGO = frozenset({"NGOV", "NGOP"})
 # the NHI).
 IDENTIFIER_KINDS = frozenset({"POL", "OT", "COR", "HNZ", "GP", "MSD", "ACC", "MOJ", "FSS"})
 SAFE_ADDRESS_SERVICES = frozenset({"ivs", "refuge"})
+# A question, or a seat at the table: not yet work with that very person.
+ONLY_ASKED = frozenset({"asked", "table"})
 
 _ABOUT_THOSE_AT_RISK = frozenset({"ADDR-V", "ADDR-SAFE", "EXCL-ZONE", "CONTACT-V", "FSP-V", "VIEWS", "LOC-P"})
 # Somebody else's even beside the perpetrator: an order names him, and the address that it protects.
 _OF_OTHERS = frozenset({"ADDR-V", "ADDR-SAFE", "CONTACT-V"})
-_FOR_A_REPRESENTATIVE = frozenset({"CHILD-HH", "EDU-ENROL", "HEALTH-ALERT"}) | {
-    n for n, c in CLASSES.items() if c.health
-}
+_HEALTH = frozenset(name for name, c in CLASSES.items() if c.health)
+_FOR_A_REPRESENTATIVE = _HEALTH | {"CHILD-HH", "EDU-ENROL", "HEALTH-ALERT"}
+# Those who make the first contact, or coordinate it, and are bound to find out how it is safe.
+_MAKES_CONTACT = frozenset({"POL", "OT", "FSS", "NGOV"})
+# What an agency's records say of somebody: the wrong person's, when two share a name.
+_ON_FILE = _HEALTH | {"OFFENCE-HIST", "GANG", "BENEFIT", "EDU-ENROL"}
+_WHO = frozenset({"ID-CORE", "ID-XREF", "SAFE-CONTACT"})
 _SCHOOL_MAY_KNOW = {
     "ID-CORE": "full",
     "SAFE-CONTACT": "full",
@@ -54,7 +60,9 @@ class Effect(IntEnum):
 class Situation:
     """The recipient towards the whole message. *knows_places*: a clause gives this recipient the addresses
     of every victim of the case, and it is not linked to the perpetrator. *perpetrator_represents_pupil*:
-    some own pupil's representative is or was the perpetrator.
+    some own pupil's representative is or was the perpetrator. *safe_house*: somebody's whereabouts
+    are protected. *supplied_under_66*: an agency had to supply this (Oranga Tamariki Act 1989 s 66);
+    *for_care*: its purpose is a child's care and protection.
     """
 
     kind: str
@@ -67,6 +75,9 @@ class Situation:
     own_pupil: bool
     others_at_risk: bool
     perpetrator_represents_pupil: bool
+    safe_house: bool = False
+    supplied_under_66: bool = False
+    for_care: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,8 @@ class Subject:
     """One person of the message, or the case. *reveals_home*: where this person is tells where somebody at
     risk is (a shared household, a person who has been a victim or child in the case too, or nothing
     known). *perpetrator_represents*: the named representative is or was the perpetrator.
+    *contact_said*: the message says whether contact is safe. *numbered*: it holds an agency's number for this
+    person.
     """
 
     role: str
@@ -82,13 +95,16 @@ class Subject:
     reveals_home: bool = False
     was_perpetrator: bool = False
     perpetrator_represents: bool = False
+    contact_said: bool = False
+    numbered: bool = False
 
 
 def _safe_address(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
-    if facet.name != "ADDR-SAFE":
-        return None
     provider = who.kind == "NGOV" and not SAFE_ADDRESS_SERVICES.isdisjoint(subject.services)
-    return None if provider and who.audience == "addressee" else Effect.NO_RELEASE
+    if facet.name == "ADDR-SAFE":
+        return None if provider and who.audience == "addressee" else Effect.NO_RELEASE
+    # Nobody can tell a refuge from other words of a text: where there is one, a person reads it first.
+    return Effect.ASK if facet.free_text and who.safe_house and not provider else None
 
 
 def _location(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
@@ -97,7 +113,8 @@ def _location(who: Situation, subject: Subject, facet: Facet, view: str) -> Effe
     unscrubbed = facet.free_text and subject.role != "perpetrator"
     place_of_case = subject.role == CASE and facet.locates and view == "full"
     shared_home = facet.name == "LOC-P" and subject.reveals_home
-    return Effect.NO_RELEASE if unscrubbed or place_of_case or shared_home else None
+    zone = facet.name == "EXCL-ZONE"  # its middle is somebody's home
+    return Effect.NO_RELEASE if unscrubbed or place_of_case or shared_home or zone else None
 
 
 def _linked(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
@@ -109,7 +126,10 @@ def _linked(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect
         return Effect.NO_RELEASE if who.kind == "COR" and who.capacity == "em" else Effect.NOTHING
     about_others = facet.locates or facet.name in _ABOUT_THOSE_AT_RISK
     hidden = facet.name in _OF_OTHERS if subject.role == "perpetrator" else about_others
-    return Effect.NOTHING if hidden else None
+    # The times and the code word by which she knows a caller; that nobody may call is the reduced view.
+    of_person = subject.role not in (CASE, "perpetrator")
+    how_to_call = of_person and facet.name == "SAFE-CONTACT" and view == "full"
+    return Effect.NOTHING if hidden or how_to_call else None
 
 
 def _health_alert(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
@@ -131,6 +151,11 @@ def _representative(who: Situation, subject: Subject, facet: Facet, view: str) -
     return Effect.ASK if concerned and facet.name in _FOR_A_REPRESENTATIVE else None
 
 
+def _unsafe_contact(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
+    unsafe = facet.name == "CONTACT-V" and not subject.contact_said and who.kind not in _MAKES_CONTACT
+    return Effect.ASK if unsafe else None
+
+
 def _conflict(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
     return Effect.NOTHING if who.conflicted else None
 
@@ -141,6 +166,22 @@ def _restriction(who: Situation, subject: Subject, facet: Facet, view: str) -> E
 
 def _privilege(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
     return Effect.NOTHING if facet.name == "PRIV" else None
+
+
+def _doubtful_person(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
+    doubtful = subject.role != CASE and not subject.numbered and facet.name in _ON_FILE
+    return Effect.ASK if doubtful else None
+
+
+def _sibling(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
+    of_sibling = subject.role == "child" and not subject.services
+    return Effect.NO_RELEASE if of_sibling and facet.name not in _WHO else None
+
+
+def _turned_role(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
+    turned = subject.role in AT_RISK and subject.was_perpetrator and who.kind in NGO
+    tells = facet.locates or facet.name in _ABOUT_THOSE_AT_RISK
+    return Effect.ASK if turned and tells and subject.services <= ONLY_ASKED else None
 
 
 def _school(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
@@ -164,16 +205,28 @@ def _identifiers(who: Situation, subject: Subject, facet: Facet, view: str) -> E
     return Effect.NOTHING if facet.name == "ID-XREF" and who.kind not in IDENTIFIER_KINDS else None
 
 
+def _supplied_under_66(who: Situation, subject: Subject, facet: Facet, view: str) -> Effect | None:
+    if not who.supplied_under_66:
+        return None
+    if not who.for_care:
+        return Effect.NOTHING
+    # Section 66B: what a health practitioner owes in confidence goes on only after somebody has inquired.
+    return Effect.ASK if facet.name in _HEALTH and who.kind != "OT" else None
+
+
 Guard = Callable[[Situation, Subject, Facet, str], Effect | None]
 
-# code → (what it protects, the guard). V9 is the policy's own last step: names are not sent alone.
+# code → (what it protects, the guard). V9 is the policy's own last step: names are not sent alone. V15, V16
+# are duties after a release, V17 is what an emergency cannot open (`consent.clause.LOCKED`).
 GUARDS: dict[str, tuple[str, Guard]] = {
     "V1": (
-        "a safe-house address reaches only the provider that works with the person, in a message to it alone",
+        "a safe-house address reaches only the provider that works with the person, in a message to it "
+        "alone, and a person reads every text that may name it",
         _safe_address,
     ),
     "V2": (
-        "what may reveal a place counts as the place: free text, the episode's place, a home that is shared",
+        "what may reveal a place counts as the place: free text, the episode's place, a zone around a home, "
+        "a home that is shared",
         _location,
     ),
     "V3": ("whoever is linked to the perpetrator never learns where or how to reach those at risk", _linked),
@@ -185,13 +238,33 @@ GUARDS: dict[str, tuple[str, Guard]] = {
         "what a perpetrator could ask for as a child's representative goes to a person first",
         _representative,
     ),
+    "V6": (
+        "a way to reach somebody is not given to whom it merely helps while nobody said that contact is safe",
+        _unsafe_contact,
+    ),
     "V7": ("a party with a conflict of interest receives nothing about the case", _conflict),
     "V8": ("that a record is restricted never leaves", _restriction),
+    "V10": (
+        "what is on file about a person whom the message does not number goes to a person first",
+        _doubtful_person,
+    ),
+    "V11": (
+        "a child is decided about by itself: who works with a sibling learns who the child is and no more",
+        _sibling,
+    ),
     "V12": (
         "a school learns of its own pupil only, from medium risk, and only that the child was exposed",
         _school,
     ),
     "V13": ("who reported a concern about a child stays with Oranga Tamariki and Police", _notifier),
+    "V14": (
+        "a provider that was only asked about a victim who was the perpetrator asks a person where they are",
+        _turned_role,
+    ),
+    "S66": (
+        "what had to be supplied about a child serves that child's care and protection and nothing else",
+        _supplied_under_66,
+    ),
     "IPP13": ("a person's number goes back only to the agency that issued it", _identifiers),
     "PRIV": ("privileged matter and raw intelligence never leave", _privilege),
 }

@@ -57,6 +57,8 @@ def encode(asked: Asked) -> dict[str, Any]:
     }
     if q.elsewhere:
         body["e"] = {case.id: case.to_json() for case in q.elsewhere}
+    if q.tags:
+        body["g"] = sorted(q.tags)
     if asked.to:
         body["t"] = asked.to
     if asked.numbered:
@@ -106,6 +108,7 @@ def _decoded(source: str, message: str, at: str, asked: bytes) -> Asked:
         cases=tuple(Case.from_json(id, facts) for id, facts in body["c"].items()),
         at=instant_of(at),
         elsewhere=tuple(Case.from_json(id, facts) for id, facts in body.get("e", {}).items()),
+        tags=frozenset(body.get("g", ())),
     )
     numbered = {ref: frozenset(agencies) for ref, agencies in body.get("o", {}).items()}
     return Asked(message, body.get("t", ""), question, numbered)

@@ -285,8 +285,9 @@ def _passes(party: Party, role: str, facet: Facet, outcome: str) -> bool:
             own_pupil=True,
             others_at_risk=False,
             perpetrator_represents_pupil=False,
+            for_care=True,
         )
-        subject = Subject(role, TASK_SERVICES, own_pupil=role == "child")
+        subject = Subject(role, TASK_SERVICES, own_pupil=role == "child", contact_said=True, numbered=True)
         effect, _ = guarded(situation, subject, facet, "full" if outcome == "refer" else outcome)
         if effect is None or (outcome == "refer" and effect is not Effect.NOTHING):
             return True

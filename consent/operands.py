@@ -11,7 +11,7 @@ from typing import NamedTuple
 from consent.agreement import Memory
 from consent.case import RISK_ORDER
 from consent.decision import Question
-from consent.guards import AT_RISK
+from consent.guards import AT_RISK, ONLY_ASKED
 from schemas.classes import CASE, Facet
 
 _NO_SERVICES: frozenset[str] = frozenset()
@@ -41,6 +41,7 @@ class Telling(NamedTuple):
     numbers: tuple[int, ...]  # of *told*, in the memory
     signature: int  # of all of it, in the memory
     sought: frozenset[frozenset[str]]  # the recipient's services for those whose address is asked about
+    provided: frozenset[frozenset[str]]  # *sought*, where a question about a former perpetrator is no service
 
 
 class Operands:
@@ -56,6 +57,7 @@ class Operands:
         "perpetrators",
         "present",
         "risk",
+        "safe_house",
         "sought",
         "tellings",
         "where",
@@ -70,6 +72,7 @@ class Operands:
             key=lambda risk: RISK_ORDER.get(risk or "", 0),
             default=None,
         )
+        self.safe_house = False
         self.perpetrators: set[str] = set()
         self.conflicts: set[str] = set()
         # By party, with one bit for each case: of an assignment, and of all the cases a person belongs to.
@@ -86,6 +89,7 @@ class Operands:
             self.conflicts |= case.conflicts
             for pseudonym, person in case.people.items():
                 self.where[pseudonym] = self.where.get(pseudonym, 0) | 1 << i
+                self.safe_house = self.safe_house or person.protected
                 for role in person.roles:
                     if role == "perpetrator":
                         self.perpetrators.add(pseudonym)
@@ -154,8 +158,15 @@ class Operands:
         number = self.memory.number
         numbers = tuple(number((one[1:], pupil)) for one, pupil in zip(told, own_pupils, strict=True))
         signature = number(tuple(zip([one.ref for one in told], numbers, strict=True)))
-        sought = frozenset([services(p, self.where.get(p, 0)) for p in self.sought[1]])
-        return Telling(told, own_pupils, numbers, signature, sought)
+        held = {p: services(p, self.where.get(p, 0)) for p in self.sought[1]}
+        sought = provided = frozenset(held.values())
+        if not self.perpetrators.isdisjoint(held):
+            # Being asked about somebody who was the perpetrator before is not working with a victim (V14).
+            provided = frozenset(
+                _NO_SERVICES if p in self.perpetrators and theirs <= ONLY_ASKED else theirs
+                for p, theirs in held.items()
+            )
+        return Telling(told, own_pupils, numbers, signature, sought, provided)
 
     def _facts(
         self, question: Question, ref: str, facets: Iterable[Facet], at_risk: set[str]
@@ -170,6 +181,8 @@ class Operands:
             if role == "perpetrator":
                 home = not known or pseudonym in at_risk or _reveals_home(question, pseudonym)
             else:
+                # A child whom no case knows may be represented by anybody.
+                represented = not known
                 for case in known:
                     person = case.people[pseudonym]
                     school = school or person.school is not None

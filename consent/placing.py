@@ -265,6 +265,8 @@ class Batch:
             inside.school, changed = school, True
         if "representative" in person and refs[person["representative"]] != inside.representative:
             inside.representative, changed = refs[person["representative"]], True
+        if not inside.protected and ("safeAddress" in person or "whereaboutsProtected" in person):
+            inside.protected = changed = True
         return changed
 
 

@@ -15,18 +15,19 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from consent.agreement import Agreements, Cells, Entry, InForce, Party
-from consent.clause import NEVER_GRANTED
+from consent.clause import CHILD_WELFARE, NEVER_GRANTED
 from consent.conditions import CONDITIONS, Facts
-from consent.decision import NO_LEAVE, WORDS, Decision, Findings, FrozenDict, Leave, Outcome, Question
+from consent.decision import NO_LEAVE, S66, WORDS, Decision, Findings, FrozenDict, Leave, Outcome, Question
 from consent.guards import AT_RISK, NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
 from consent.operands import Operands, Telling, Told
 from consent.verdict import COMPANIONS, Joinable, Verdict, carried, join, matter_of
 from schemas.classes import FRAME, Facet
 
 HUB = "hub"
-_NUMBER = Facet("ID-XREF")
 
 _NOTHING = FrozenDict()
+_SAFE_CONTACT, _NUMBER = Facet("SAFE-CONTACT"), Facet("ID-XREF")
+_NOT_FOR_OFFENCES = WORDS.of(("not-for-offences",))
 # Who must be answered by law is answered through a person, whatever the clauses say: the information must not
 # be used to investigate an offence (s 66(3)).
 SECTION_66 = Entry(
@@ -135,7 +136,9 @@ def _decide(
     registered = known is recipient or known == recipient
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
     asked_by = (question.type, question.purpose, question.audience, question.source, question.leave)
-    standing = (mine, registered, asked_by, cases.open, cases.risk, linked, conflicted, role, telling.sought)
+    said = (question.tags, cases.open, cases.risk, cases.safe_house)
+    sought = telling.provided if recipient.kind in NGO else telling.sought
+    standing = (mine, registered, asked_by, said, linked, conflicted, role, sought)
     key = (standing, telling.signature)
     decision: Decision | None = cases.memory.decisions.get(key)
     if decision is None:
@@ -204,7 +207,11 @@ class _Asked:
             if verdict is None:
                 verdict = stage.verdicts[number] = self._subject(stage, told, own_pupil).joined()
             verdicts.append((told.ref, verdict))
-        return join(question, recipient, verdicts, self.cases.present)
+        joined = join(question, recipient, verdicts, self.cases.present)
+        if joined.given and S66 in question.tags:
+            obligations = joined.found.obligations | _NOT_FOR_OFFENCES
+            return replace(joined, found=joined.found._replace(obligations=obligations))
+        return joined
 
     def _stage(self, source: Party) -> "_Stage":
         others_at_risk = any(told.role in AT_RISK for told in self.told)
@@ -235,6 +242,8 @@ class _Asked:
             told.reveals_home,
             told.was_perpetrator,
             told.perpetrator_represents,
+            _SAFE_CONTACT in told.facets,
+            _NUMBER in told.facets,
         )
         for facet in told.facets:
             if facet.name != FRAME:
@@ -271,13 +280,14 @@ class _Asked:
         self, cells: Cells, own_pupil: bool, others_at_risk: bool, perpetrator_represents_pupil: bool
     ) -> Situation:
         entries = cells.get((self.sought_role, "ADDR-V"), ())
+        sought = self.telling.provided if self.recipient.kind in NGO else self.telling.sought
         told_places = all(
             any(
                 e.view == "full"
                 and not _unmet(e, self._facts(self.sought_role, services, bool(services), False))
                 for e in entries
             )
-            for services in self.telling.sought
+            for services in sought
         )
         return Situation(
             kind=self.recipient.kind,
@@ -286,10 +296,13 @@ class _Asked:
             risk=self.cases.risk,
             linked=self.linked,
             conflicted=self.conflicted,
-            knows_places=bool(self.telling.sought) and told_places and not self.linked,
+            knows_places=bool(sought) and told_places and not self.linked,
             own_pupil=own_pupil,
             others_at_risk=others_at_risk,
             perpetrator_represents_pupil=perpetrator_represents_pupil,
+            safe_house=self.cases.safe_house,
+            supplied_under_66=S66 in self.question.tags,
+            for_care=self.question.purpose in CHILD_WELFARE,
         )
 
     def _weigh(

@@ -7,12 +7,14 @@ scene to `decide` under it, and holds the answers to the promises, which are sai
 words. What the widest agreement cannot bring about, no narrower one can: clauses only add, and each gives a
 view that the guards let through there too. Conditions are left out, but for one: the address of somebody at
 risk goes to those who work with that person, since who knows the addresses may be told more. Whether the case
-is open is left out, since no guard is told.
+is open is left out, since no guard is told. Of the rare circumstances that only hold back, a scene has at
+most one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from itertools import product
 from math import inf
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from consent.agreement import Agreements, Party
 from consent.clause import Agreement, Basis, Belief, Clause
 from consent.minimise import minimise
 from consent.policy import COMPANIONS, decide
-from consent.space import Asker, Scene, facets_about, scenes, without
+from consent.space import Asker, Scene, facets_about, rare_scenes, scenes, without
 from consent.space import matter as matter_of
 from schemas.catalogue import published
 from schemas.classes import CASE, CLASSES, FRAME, SUBJECT_ROLES, Facet
@@ -35,6 +37,7 @@ _STANDING = {
     "registered_until": "9999-12-31",
     "trained_until": "9999-12-31",
 }
+_PURPOSES = ("FV-RISK", "CW-ASSESS")
 _GIVEN = ("full", "reduced")
 _RANK = {"full": 3, "reduced": 2, "refer": 1, "": 0}
 _TELLS_OF_THOSE_AT_RISK = frozenset(
@@ -87,6 +90,7 @@ class _Answer(NamedTuple):
 
     party: Party
     scene: Scene
+    purpose: str
     reached: Mapping[Facet, str]
     ask: Callable[[Scene], Mapping[Facet, str]]
 
@@ -112,7 +116,10 @@ class _Answer(NamedTuple):
         subject = {"victim": "v", "child": "c", "perpetrator": "p"}.get(scene.role, "")
         mine = {subject} if scene.services else set()
         mine |= {"p"} if scene.linked else set()
-        return not self.linked and bool(sought) and (scene.seat or sought <= mine)
+        # A provider works with nobody who was ever the perpetrator, or it is linked.
+        of_victim = scene.role == "victim" and scene.was_perpetrator
+        turned = self.party.kind in ("NGOV", "NGOP") and ("p" in sought or of_victim)
+        return not self.linked and not turned and bool(sought) and (scene.seat or sought <= mine)
 
 
 _Broken = Iterator[tuple[Facet, str]]
@@ -128,7 +135,14 @@ def _safe_house(answer: _Answer) -> _Broken:
         and "ivs" in answer.scene.services
         and answer.scene.audience == "addressee"
     )
-    return _those(answer, lambda facet, view: facet.name == "ADDR-SAFE" and view in _GIVEN and not ok)
+    specialist = answer.party.kind == "NGOV" and "ivs" in answer.scene.services
+    hidden = answer.scene.rare == "safe house" and not specialist
+    return _those(
+        answer,
+        lambda facet, view: (
+            view in _GIVEN and ((facet.name == "ADDR-SAFE" and not ok) or (facet.free_text and hidden))
+        ),
+    )
 
 
 def _place_by_detour(answer: _Answer) -> _Broken:
@@ -140,7 +154,7 @@ def _place_by_detour(answer: _Answer) -> _Broken:
         text = facet.free_text and role != "perpetrator"
         place = role == CASE and facet.locates and view == "full"
         shared = role == "perpetrator" and facet.name == "LOC-P" and home != "apart"
-        return view in _GIVEN and (text or place or shared)
+        return view in _GIVEN and (text or place or shared or facet.name == "EXCL-ZONE")
 
     return _those(answer, wrong)
 
@@ -155,7 +169,8 @@ def _perpetrator_side(answer: _Answer) -> _Broken:
             return view in _GIVEN or not unit
         if role == "perpetrator":
             return False
-        return facet.name in _TELLS_OF_THOSE_AT_RISK or (facet.locates and view in _GIVEN)
+        code_word = facet.name == "SAFE-CONTACT" and view == "full" and role != CASE
+        return facet.name in _TELLS_OF_THOSE_AT_RISK or code_word or (facet.locates and view in _GIVEN)
 
     return _those(answer, wrong)
 
@@ -183,6 +198,46 @@ def _representative(answer: _Answer) -> _Broken:
     return _those(
         answer, lambda facet, view: view in _GIVEN and (school or (clinic and facet.name in asked_for))
     )
+
+
+def _unsafe_contact(answer: _Answer) -> _Broken:
+    helps = answer.party.kind not in ("POL", "OT", "FSS", "NGOV")
+    unsafe = helps and answer.scene.rare == "contact unsaid"
+    return _those(answer, lambda facet, view: unsafe and facet.name == "CONTACT-V" and view in _GIVEN)
+
+
+def _doubtful(answer: _Answer) -> _Broken:
+    doubtful = answer.scene.rare == "unnumbered"
+    on_file = _HEALTH | {"OFFENCE-HIST", "GANG", "BENEFIT", "EDU-ENROL"}
+    return _those(answer, lambda facet, view: doubtful and facet.name in on_file and view in _GIVEN)
+
+
+def _each_child(answer: _Answer) -> _Broken:
+    scene = answer.scene
+    stranger = scene.role == "child" and not scene.services and not scene.seat
+    return _those(answer, lambda facet, view: stranger and facet.name not in COMPANIONS and view in _GIVEN)
+
+
+def _turned(answer: _Answer) -> _Broken:
+    scene = answer.scene
+    asked = answer.party.kind == "NGOV" and not set(scene.services) - {"asked"}
+    turned = asked and scene.was_perpetrator and scene.role in ("victim", "child")
+    return _those(
+        answer,
+        lambda facet, view: (
+            turned and view in _GIVEN and (facet.locates or facet.name in _TELLS_OF_THOSE_AT_RISK)
+        ),
+    )
+
+
+def _section_66(answer: _Answer) -> _Broken:
+    supplied, care = answer.scene.rare == "section 66", answer.purpose.startswith("CW-")
+    confided = answer.party.kind != "OT"
+
+    def wrong(facet: Facet, view: str) -> bool:
+        return supplied and (not care or (confided and facet.name in _HEALTH and view in _GIVEN))
+
+    return _those(answer, wrong)
 
 
 def _conflict(answer: _Answer) -> _Broken:
@@ -232,17 +287,17 @@ def _caution(answer: _Answer) -> _Broken:
 PROMISES: dict[str, tuple[str, Callable[[_Answer], _Broken]]] = {
     "V1": (
         "A safe-house address reaches nobody but a victim-side provider that works with that person, in a "
-        "message to it alone",
+        "message to it alone, and free text beside one reaches nobody else without a person",
         _safe_house,
     ),
     "V2": (
-        "Free text, the place of the episode, and a perpetrator's whereabouts that tell another's home reach "
-        "only those who work with everybody at risk",
+        "Free text, the place of the episode, an exclusion zone, and a perpetrator's whereabouts that tell "
+        "another's home reach only those who work with everybody at risk",
         _place_by_detour,
     ),
     "V3": (
-        "No place, number, plan or view of anybody else reaches a recipient linked to the perpetrator, not "
-        "even by referral; a zone reaches the monitoring unit through a person only",
+        "No place, number, code word, plan or view of anybody else reaches a recipient linked to the "
+        "perpetrator, not even by referral; a zone reaches the monitoring unit through a person only",
         _perpetrator_side,
     ),
     "V4": (
@@ -255,8 +310,21 @@ PROMISES: dict[str, tuple[str, Callable[[_Answer], _Broken]]] = {
         "practice",
         _representative,
     ),
+    "V6": (
+        "A way to reach somebody of whom nobody said that contact is safe reaches only those who make "
+        "contact or coordinate it",
+        _unsafe_contact,
+    ),
     "V7": ("A recipient with a conflict of interest reaches nothing, not even by referral", _conflict),
     "V8": ("That a record is restricted reaches nobody", _never("RESTRICT-META")),
+    "V10": (
+        "What is on file about a person without a number in the message is given to nobody without a person",
+        _doubtful,
+    ),
+    "V11": (
+        "Who does not work with a child learns of it no more than who it is and how to meet it safely",
+        _each_child,
+    ),
     "V12": (
         "A school learns nothing about anybody but its own pupil, only at medium or high risk, and only that "
         "the child was exposed",
@@ -265,6 +333,16 @@ PROMISES: dict[str, tuple[str, Callable[[_Answer], _Broken]]] = {
     "V13": (
         "Who reported a concern reaches only Oranga Tamariki; for Police a person is asked",
         _notifier,
+    ),
+    "V14": (
+        "A provider that was only asked about a victim who was once the perpetrator is given no place, "
+        "number, plan or view of theirs",
+        _turned,
+    ),
+    "S66": (
+        "What had to be supplied about a child reaches nobody but for its care and protection, and health in "
+        "it nobody but Oranga Tamariki without a person",
+        _section_66,
     ),
     "IPP13": ("People's numbers reach no school and no provider", _numbers),
     "PRIV": ("Privileged matter and raw intelligence reach nobody", _never("PRIV")),
@@ -319,23 +397,26 @@ def _ask_all(
     broken: dict[str, tuple[int, CounterExample]],
     largest: float,
 ) -> None:
-    asker = Asker(widest, party, "FV-RISK", _other(widest, party), _AT)
-    for role in SUBJECT_ROLES:
+    for role, purpose in product(SUBJECT_ROLES, _PURPOSES):
+        asker = Asker(widest, party, purpose, _other(widest, party), _AT)
         answers: dict[Scene, Mapping[Facet, str]] = {}
 
-        def ask(scene: Scene, answers: dict[Scene, Mapping[Facet, str]] = answers) -> Mapping[Facet, str]:
+        def ask(
+            scene: Scene, answers: dict[Scene, Mapping[Facet, str]] = answers, asker: Asker = asker
+        ) -> Mapping[Facet, str]:
             found = answers.get(scene)
             if found is None:
                 found = answers[scene] = asker.all(scene)
             return found
 
-        for scene in scenes(role):
+        for scene in rare_scenes(role):
             open_to = [code for code in wanted if code not in broken or scene.size < broken[code][0]]
             if not open_to or scene.size > largest:
                 break
-            if not scene.open:
+            # Only what had to be supplied depends on the purpose.
+            if not scene.open or (purpose != _PURPOSES[0] and scene.rare != "section 66"):
                 continue
-            answer = _Answer(party, scene, ask(scene), ask)
+            answer = _Answer(party, scene, purpose, ask(scene), ask)
             for code in open_to:
                 asked[code] += 1
                 wrong = next(iter(wanted[code][1](answer)), None)
@@ -393,8 +474,8 @@ def _clause(
     conditions: tuple[str, ...],
 ) -> Clause:
     belief = Belief("standing", "", "", _DAY, _DAY)
-    purposes = frozenset({"FV-RISK"})
-    basis = (Basis("FVA20", "s 20"),)
+    purposes = frozenset(_PURPOSES)
+    basis = (Basis("FVA20", "s 20"), Basis("OTA66C", "s 66C"))
     return Clause(
         name, frozenset({"any"}), kind, grants, refer, purposes, basis, belief, conditions, (), 0
     )  # fmt: skip

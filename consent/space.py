@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from consent.agreement import Agreements, Party
 from consent.case import Case, PersonInCase
+from consent.decision import S66
 from consent.policy import COMPANIONS, Decision, Question, carried, decide
 from schemas.catalogue import published
 from schemas.classes import CASE, CLASSES, FRAME, Facet
@@ -23,8 +24,11 @@ from schemas.clock import NEW_ZEALAND
 
 _PERSONS = {"victim": "v", "child": "c", "perpetrator": "p", "witness": "w", "associate": "a"}
 _BYSTANDER = "b"
+_SAFE_CONTACT, _NUMBER = Facet("SAFE-CONTACT"), Facet("ID-XREF")
 RISKS = (None, "low", "medium", "high")
 RANK = {"full": 3, "reduced": 2, "refer": 1, "": 0}
+# What is rare and only ever holds back; a scene has at most one of them.
+RARE = ("", "safe house", "contact unsaid", "unnumbered", "section 66")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Scene:
     *services* are those of the recipient with the subject itself, *seat* its place at the meeting's table,
     *elsewhere* a question about a bystander of the same case, *linked* a service for the perpetrator.
     *representative* of the child is "", `victim`, `perpetrator` or `unknown`; *home* of the perpetrator is
-    `apart`, `shared`, `once at risk` (has been a victim of the case) or `unknown`.
+    `apart`, `shared`, `once at risk` (has been a victim of the case) or `unknown`. *rare* is one of `RARE`.
     """
 
     role: str
@@ -51,6 +55,7 @@ class Scene:
     home: str = "apart"
     was_perpetrator: bool = False
     alone: bool = False
+    rare: str = ""
 
     @property
     def size(self) -> int:
@@ -76,14 +81,15 @@ class Scene:
             _HOME[self.home],
             f"{subject} was once the perpetrator" if self.was_perpetrator else "",
             "nobody at risk is named beside" if self.alone else "",
+            _RARE[self.rare],
         ]
         return "; ".join(s for s in said if s)
 
     def question(
         self, recipient: str, type: str, purpose: str, source: str, facets: Iterable[Facet], at: datetime
     ) -> Question:
-        """What *recipient* would be decided for when a message holds *facets* about the subject and nothing
-        else.
+        """What *recipient* would be decided for when a message holds *facets* about the subject (of a person
+        also a number, and whether contact is safe) and nothing else.
         """
         names = {role: p for role, p in _PERSONS.items() if role in ("victim", "child", "perpetrator")}
         if self.alone:
@@ -93,6 +99,7 @@ class Scene:
         subject = "" if self.role == CASE else _PERSONS[self.role]
         people = {p: self._person(role) for role, p in names.items()}
         people[_BYSTANDER] = PersonInCase(["associate"])
+        people[_BYSTANDER].protected = self.rare == "safe house"
         if self.home == "unknown":
             people.pop("p", None)
         case = Case("example", "", self.open, self.risk, people)
@@ -106,6 +113,10 @@ class Scene:
         }
         if self.conflict:
             case.conflicts = {recipient}
+        held = frozenset(facets)
+        if subject:
+            held |= {_SAFE_CONTACT, _NUMBER}
+            held -= {{"contact unsaid": _SAFE_CONTACT, "unnumbered": _NUMBER}.get(self.rare)}
         holdings = {p: frozenset[Facet]() for p in names.values()}
         return Question(
             type=type,
@@ -114,9 +125,10 @@ class Scene:
             source=source,
             roles={p: role for role, p in names.items()},
             pseudonyms={p: p for p in names.values()},
-            holdings={**holdings, "": frozenset(), subject: frozenset(facets)},
+            holdings={**holdings, "": frozenset(), subject: held},
             cases=(case,),
             at=at,
+            tags=frozenset({S66}) if self.rare == "section 66" else frozenset(),
         )
 
     def _person(self, role: str) -> PersonInCase:
@@ -146,6 +158,13 @@ _HOME = {
     "once at risk": "the perpetrator was once a victim of this case",
     "unknown": "the case does not know the perpetrator",
 }
+_RARE = {
+    "": "",
+    "safe house": "somebody's whereabouts are protected",
+    "contact unsaid": "nobody said whether contact is safe",
+    "unnumbered": "the message has no number of the person",
+    "section 66": "it had to be supplied under section 66",
+}
 _RELATIONS: tuple[dict[str, Any], ...] = (
     {},
     {"elsewhere": True},
@@ -159,7 +178,7 @@ _RELATIONS: tuple[dict[str, Any], ...] = (
 
 @cache
 def scenes(role: str) -> tuple[Scene, ...]:
-    """Every scene about a subject in *role*, the smallest first."""
+    """Every scene about a subject in *role* without a rarity, the smallest first."""
     facts: list[dict[str, Any]] = [{}]
     children = [
         {"school": school, "representative": by}
@@ -187,6 +206,14 @@ def scenes(role: str) -> tuple[Scene, ...]:
             ("table", "addressee"), RISKS, (True, False), (False, True), (False, True), _RELATIONS, facts
         )
     ]
+    return tuple(sorted(found, key=lambda scene: scene.size))
+
+
+@cache
+def rare_scenes(role: str) -> tuple[Scene, ...]:
+    """Every scene about a subject in *role*, and each with every rarity, the smallest first."""
+    words = [word for word in RARE if role != CASE or word not in ("contact unsaid", "unnumbered")]
+    found = [replace(scene, rare=word) for word in words for scene in scenes(role)]
     return tuple(sorted(found, key=lambda scene: scene.size))
 
 
@@ -257,11 +284,22 @@ class Asker:
         for type, facets in _quietly(scene.role):
             decision = self._decide(scene, type, facets)
             found.update((facet, outcome(decision, scene.role, facet)) for facet in facets)
+            found.update(self._asked_apart(scene, type, facets, found))
         for type, reducible in _reducible(scene.role):
             if left := frozenset(f for f in reducible if found[f] not in ("full", "reduced")):
                 decision = self._decide(scene, type, left)
                 found.update((facet, outcome(decision, scene.role, facet)) for facet in left)
+                found.update(self._asked_apart(scene, type, left, found))
         return found
+
+    def _asked_apart(
+        self, scene: Scene, type: str, facets: frozenset[Facet], found: Mapping[Facet, str]
+    ) -> Iterator[tuple[Facet, str]]:
+        """A person is asked for a class. Which of several facets of the class it is for, each says alone."""
+        referred = [facet for facet in facets if found[facet] == "refer"]
+        for facet in referred:
+            if sum(other.name == facet.name for other in facets) > 1:
+                yield facet, outcome(self._decide(scene, type, (facet,)), scene.role, facet)
 
     def _decide(self, scene: Scene, type: str, facets: Iterable[Facet]) -> Decision:
         question = scene.question(self._recipient.id, type, self._purpose, self._source, facets, self._at)
@@ -324,5 +362,7 @@ def without(scene: Scene) -> Iterator[tuple[str, Scene]]:
         yield "a perpetrator as representative", replace(scene, representative="")
     if scene.home != "apart" and not (scene.home == "once at risk" and scene.alone):
         yield "a home that tells", replace(scene, home="apart")
+    if scene.rare:
+        yield _RARE[scene.rare], replace(scene, rare="")
     if scene.was_perpetrator:
         yield "a past as perpetrator", replace(scene, was_perpetrator=False)

@@ -26,6 +26,7 @@ from broker.outbox import Outbox, remember, seen
 from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from consent import inputs
 from consent.agreement import Agreements, Party
+from consent.decision import tags_of
 from consent.ledger import Ledger, Written
 from consent.minimise import minimise
 from consent.people import Keys, People
@@ -367,6 +368,7 @@ class Exchange:
             cases=placed.cases,
             at=self._clock(),
             elsewhere=placed.elsewhere,
+            tags=tags_of(placed.data),
         )
         # Now: the next message of the batch may change the cases.
         to = message.data["to"] if kind.audience == "addressee" else ""

@@ -90,6 +90,8 @@ def person(
         shown["ethnicities"] = list(who.ethnicities)
     if contact:
         shown["address"] = address(who.address_at(agency))
+        if who.safe_address is not None and agency == "police":
+            shown["whereaboutsProtected"] = True
         if who.phones:
             shown["phones"] = [
                 {"number": p.local, "type": p.kind, "preferred": n == 0} for n, p in enumerate(who.phones)

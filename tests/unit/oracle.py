@@ -108,6 +108,10 @@ class World:
         shared_home=False,
         perpetrator_represents=False,
         school_known=True,
+        safe_house=False,
+        section_66=False,
+        once_perpetrator=False,
+        said=("SAFE-CONTACT", "ID-XREF"),
         matter=(),
         reducible=(),
     ):
@@ -119,9 +123,13 @@ class World:
             perpetrator_represents,
             school_known,
         )
+        self.safe_house, self.section_66, self.once_perpetrator = safe_house, section_66, once_perpetrator
+        self.said = said  # of each person: whether contact is safe, and a number
         self.matter, self.reducible = matter, reducible
         self.anybody = any(self.services.values())
-        self.linked = kind in ("COR", "NGOP") or (kind == "NGOV" and bool(self.services.get("perpetrator")))
+        his = ("perpetrator", "victim") if once_perpetrator else ("perpetrator",)
+        works_for_him = any(set(self.services.get(role, ())) - {"asked"} for role in his)
+        self.linked = kind in ("COR", "NGOP") or (kind == "NGOV" and works_for_him)
         self.risky = risk in ("medium", "high")
         self.own_pupil = school_known and bool({"asked", "task"} & set(self.services.get("child", ())))
 
@@ -219,12 +227,18 @@ class World:
             return "full"
         return "full" if outcome == "A" else "reduced"
 
+    def victim_was_only_asked_about(self):
+        """She was the perpetrator once, and this provider has had no more than a question about her."""
+        only_asked = not set(self.services.get("victim", ())) - {"asked", "table"}
+        return self.once_perpetrator and self.kind in ("NGOV", "NGOP") and only_asked
+
     def knows_places(self):
         return (
             cell("ADDR-V", self.kind) == "A"
             and not self.linked
             and not self.conflict
             and self.works_with("victim")
+            and not self.victim_was_only_asked_about()
             and (self.purpose != "CW-ROC" or self.kind in ("POL", "OT"))
         )
 
@@ -233,11 +247,15 @@ class World:
         kind = self.kind
         if self.conflict or name in ("RESTRICT-META", "PRIV"):
             return True
+        if self.section_66 and not self.purpose.startswith("CW-A"):
+            return True
         if name == "ID-XREF" and kind in ("EDU", "NGOV", "NGOP"):
             return True
         if name == "NOTIFIER-ID" and kind not in ("OT", "POL"):
             return True
         if name == "HEALTH-ALERT" and (kind not in ("HNZ", "GP", "FSS") or role == "perpetrator"):
+            return True
+        if name == "HEALTH-ALERT" and role == "victim" and self.once_perpetrator:
             return True
         if self.linked and name == "EXCL-ZONE":
             return not self.em
@@ -251,7 +269,11 @@ class World:
         kind = self.kind
         if name == "NOTIFIER-ID" and kind == "POL":
             return True
-        if name == "EXCL-ZONE" and self.linked:
+        if name == "EXCL-ZONE" and (self.linked or not self.knows_places()):
+            return True
+        if role == "child" and not self.services.get("child"):
+            return name not in ("ID-CORE", "ID-XREF", "SAFE-CONTACT")
+        if self.linked and name == "SAFE-CONTACT" and role not in ("case", "perpetrator") and view == "full":
             return True
         if name == "ADDR-SAFE" and not (
             kind == "NGOV" and self.audience == "addressee" and "ivs" in self.services.get(role, ())
@@ -274,9 +296,29 @@ class World:
             return not (self.risky and allowed and (child or case))
         return False
 
-    def goes_to_a_person(self, name, role):
-        """The perpetrator could ask for it as the child's representative."""
-        if not self.perpetrator_represents:
+    def goes_to_a_person(self, name, role, locates, text):
+        """Somebody should look first: a text may name the safe house; nobody said that calling is safe; the
+        name alone says whose file it is; roles may turn again; the perpetrator could ask for it as the
+        child's representative.
+        """
+        if text and self.safe_house and not (self.kind == "NGOV" and self.has_specialist(role)):
+            return True
+        makes_contact = self.kind in ("POL", "OT", "FSS", "NGOV")
+        if name == "CONTACT-V" and "SAFE-CONTACT" not in self.said and not makes_contact:
+            return True
+        on_file = name in HEALTH or name in ("OFFENCE-HIST", "GANG", "BENEFIT", "EDU-ENROL")
+        if on_file and "ID-XREF" not in self.said and role != "case":
+            return True
+        if (
+            role == "victim"
+            and self.victim_was_only_asked_about()
+            and (locates or name in (*PLACES, "VIEWS"))
+        ):
+            return True
+        if self.section_66 and name in HEALTH and self.kind != "OT":
+            return True
+        # She who represents the child may have been the perpetrator herself.
+        if not (self.perpetrator_represents or self.once_perpetrator):
             return False
         if self.kind == "EDU":
             return role == "child" or (role == "case" and self.own_pupil)
@@ -285,6 +327,11 @@ class World:
             and role == "child"
             and (name in ("CHILD-HH", "EDU-ENROL", "HEALTH-ALERT") or name in HEALTH)
         )
+
+    def has_specialist(self, role):
+        if role == "case":
+            return any("ivs" in services for services in self.services.values())
+        return "ivs" in self.services.get(role, ())
 
     def answer(self, facts):
         """*facts*: (role, class, locates, free text). Returns ({fact: view}, {(role, class) that wait for a
@@ -301,13 +348,15 @@ class World:
             if not self.conditions_hold(name, role, outcome) or self.never(name, role, locates, text):
                 continue
             view = self.view(name, role, outcome)
+            if self.kind == "NGOV" and self.linked and name == "SAFE-CONTACT" and role in ("victim", "child"):
+                view = "reduced"  # whom not to contact
             if outcome != "H" and view == "reduced" and fact not in self.reducible:
                 continue
             if outcome == "H":
                 referred.add((role, name))
             elif self.not_by_software(name, role, locates, text, view):
                 continue
-            elif self.goes_to_a_person(name, role):
+            elif self.goes_to_a_person(name, role, locates, text):
                 referred.add((role, name))
             else:
                 given[fact] = view

@@ -103,7 +103,116 @@ def codes(who: Situation, subject: Subject, of: Facet, view: str = "full") -> tu
             facet("VIEWS"),
             {"linked": True},
             Subject("victim"),
+            facet("RISK"),
+        ),
+        # V3: the word by which she knows a caller
+        (
+            "V3",
+            {"linked": True},
+            Subject("victim"),
             facet("SAFE-CONTACT"),
+            {"linked": True},
+            Subject("perpetrator"),
+            None,
+        ),
+        # V1: a text of a case with a safe house in it
+        (
+            "V1",
+            {"safe_house": True},
+            Subject("case", frozenset({"wsw"})),
+            facet("EPISODE-NARR", text=True),
+            {"safe_house": True},
+            Subject("case", IVS),
+            None,
+        ),
+        # V2: the middle of a zone is a home
+        (
+            "V2",
+            {"knows_places": False},
+            Subject("perpetrator"),
+            facet("EXCL-ZONE"),
+            {},
+            None,
+            None,
+        ),
+        # V6: whoever it merely helps, while nobody said that contact is safe
+        (
+            "V6",
+            {"kind": "MSD"},
+            Subject("victim"),
+            facet("CONTACT-V"),
+            {"kind": "MSD"},
+            Subject("victim", contact_said=True),
+            None,
+        ),
+        ("V6", {"kind": "HNZ"}, Subject("child"), facet("CONTACT-V"), {"kind": "OT"}, None, None),
+        # V10: two people may share a name
+        (
+            "V10",
+            {"kind": "POL"},
+            Subject("perpetrator"),
+            facet("GANG"),
+            {"kind": "POL"},
+            Subject("perpetrator", numbered=True),
+            None,
+        ),
+        (
+            "V10",
+            {"kind": "OT"},
+            Subject("child", IVS),
+            facet("HEALTH-INJ"),
+            {"kind": "OT"},
+            None,
+            facet("RISK"),
+        ),
+        # V11: a sibling is not the child
+        (
+            "V11",
+            {},
+            Subject("child"),
+            facet("CHILD-HH"),
+            {},
+            Subject("child", IVS),
+            None,
+        ),
+        ("V11", {}, Subject("child"), facet("RISK"), {}, None, facet("ID-CORE")),
+        # V14: who was the perpetrator and is the victim now
+        (
+            "V14",
+            {},
+            Subject("victim", frozenset({"asked"}), was_perpetrator=True),
+            facet("VIEWS"),
+            {},
+            Subject("victim", frozenset({"asked", "wsw"}), was_perpetrator=True),
+            None,
+        ),
+        (
+            "V14",
+            {},
+            Subject("victim", frozenset({"asked"}), was_perpetrator=True),
+            facet("ADDR-V"),
+            {"kind": "POL"},
+            None,
+            None,
+        ),
+        # S66: what had to be supplied serves a child's care and protection
+        (
+            "S66",
+            {"kind": "POL", "supplied_under_66": True},
+            Subject("child", IVS, numbered=True),
+            facet("RISK"),
+            {"kind": "POL", "supplied_under_66": True, "for_care": True},
+            None,
+            None,
+        ),
+        (
+            "S66",
+            {"kind": "POL", "supplied_under_66": True, "for_care": True},
+            Subject("child", IVS, numbered=True),
+            facet("HEALTH-INJ"),
+            {"kind": "OT", "supplied_under_66": True, "for_care": True},
+            None,
+            None,
         ),
         (
             "V3",
@@ -233,7 +342,8 @@ def test_guard_holds_back_and_lets_the_neighbour_through(
 
 
 def test_school_guard_lets_a_reduced_view_through_and_not_the_full_one() -> None:
-    school, pupil = replace(PLAIN, kind="EDU", own_pupil=True), Subject("child", own_pupil=True)
+    school = replace(PLAIN, kind="EDU", own_pupil=True)
+    pupil = Subject("child", frozenset({"asked"}), own_pupil=True)
     assert codes(school, pupil, facet("CP-STATUS"), "full") == ("V12",)
     assert codes(school, pupil, facet("CP-STATUS"), "reduced") == ()
     assert codes(school, Subject("case"), facet("EPISODE-SUM"), "reduced") == ()
@@ -248,7 +358,10 @@ def test_alert_guard_lets_the_isr_team_see_that_one_stands() -> None:
 
 def test_exclusion_zone_may_be_put_to_a_person_for_the_monitoring_unit_only() -> None:
     unit = replace(PLAIN, kind="COR", capacity="em", linked=True, knows_places=False)
-    assert guarded(unit, Subject("perpetrator"), facet("EXCL-ZONE"), "full") == (Effect.NO_RELEASE, ("V3",))
+    assert guarded(unit, Subject("perpetrator"), facet("EXCL-ZONE"), "full") == (
+        Effect.NO_RELEASE,
+        ("V2", "V3"),
+    )
     assert (
         guarded(replace(unit, capacity=""), Subject("perpetrator"), facet("EXCL-ZONE"), "full")[0]
         is Effect.NOTHING
@@ -258,7 +371,7 @@ def test_exclusion_zone_may_be_put_to_a_person_for_the_monitoring_unit_only() ->
 def test_representative_guard_asks_a_person() -> None:
     assert guarded(
         replace(PLAIN, kind="GP"),
-        Subject("child", perpetrator_represents=True),
+        Subject("child", IVS, perpetrator_represents=True),
         facet("HEALTH-ALERT"),
         "full",
     ) == (Effect.ASK, ("V5",))
@@ -290,17 +403,30 @@ SITUATIONS = st.builds(
     own_pupil=st.booleans(),
     others_at_risk=st.booleans(),
     perpetrator_represents_pupil=st.booleans(),
+    safe_house=st.booleans(),
+    supplied_under_66=st.booleans(),
+    for_care=st.booleans(),
 )
 SUBJECTS = st.builds(
     Subject,
     role=st.sampled_from(SUBJECT_ROLES),
-    services=st.frozensets(st.sampled_from(["table", "ivs", "pos", "task", "refuge"])),
+    services=st.frozensets(st.sampled_from(["table", "asked", "ivs", "pos", "task", "refuge"])),
     own_pupil=st.booleans(),
     reveals_home=st.booleans(),
     was_perpetrator=st.booleans(),
     perpetrator_represents=st.booleans(),
+    contact_said=st.booleans(),
+    numbered=st.booleans(),
 )
-CAUTIONS_OF_SITUATION = ("linked", "conflicted", "others_at_risk", "perpetrator_represents_pupil")
+CAUTIONS_OF_SITUATION = (
+    "linked",
+    "conflicted",
+    "others_at_risk",
+    "perpetrator_represents_pupil",
+    "safe_house",
+    "supplied_under_66",
+)
+STANDING_OF_SUBJECT = {"contact_said": False, "numbered": False, "services": frozenset[str]()}
 CAUTIONS_OF_SUBJECT = ("reveals_home", "was_perpetrator", "perpetrator_represents")
 
 
@@ -321,6 +447,9 @@ def test_guards_never_weaken_when_a_flag_is_added(
         guarded(replace(who, own_pupil=False), replace(subject, own_pupil=False), of, view)[0] or 0
     ) >= before
     assert (guarded(replace(who, risk=None), subject, of, view)[0] or 0) >= before
+    assert (guarded(replace(who, for_care=False), subject, of, view)[0] or 0) >= before
+    for name, less in STANDING_OF_SUBJECT.items():
+        assert (guarded(who, replace(subject, **{name: less}), of, view)[0] or 0) >= before
 
 
 def test_every_guard_says_what_it_protects() -> None:
@@ -332,4 +461,6 @@ def test_every_guard_says_what_it_protects() -> None:
         "reveals_home",
         "was_perpetrator",
         "perpetrator_represents",
+        "contact_said",
+        "numbered",
     }

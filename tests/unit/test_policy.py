@@ -150,6 +150,7 @@ def test_decide_never_widens_when_a_caution_is_added(
             lambda c: c.people[somebody].roles.insert(0, "perpetrator"),
             lambda c: [p.households.add("a") for p in c.people.values()],
             lambda c: setattr(c.people[somebody], "representative", "elsewhere"),
+            lambda c: setattr(c.people[somebody], "protected", True),
             lambda c: c.people.pop(somebody),
         ]
     for caution in cautions:

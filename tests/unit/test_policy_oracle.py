@@ -50,12 +50,17 @@ USUAL: dict[str, Any] = {
     "shared_home": False,
     "perpetrator_represents": False,
     "school_known": True,
+    "safe_house": False,
+    "section_66": False,
+    "once_perpetrator": False,
+    "said": ("SAFE-CONTACT", "ID-XREF"),
 }
 OTHERWISE: dict[str, list[Any]] = {
     "services": [
         NOBODY,
         dict.fromkeys(REFS.values(), ("table",)),
         {"victim": ("asked",)},
+        {"perpetrator": ("asked",)},
         {"victim": ("ivs",), "child": ("ivs",)},
         {"child": ("task",)},
         {"perpetrator": ("pos",)},
@@ -69,6 +74,10 @@ OTHERWISE: dict[str, list[Any]] = {
     "shared_home": [True],
     "perpetrator_represents": [True],
     "school_known": [False],
+    "safe_house": [True],
+    "section_66": [True],
+    "once_perpetrator": [True],
+    "said": [(), ("SAFE-CONTACT",), ("ID-XREF",)],
 }
 
 
@@ -139,6 +148,9 @@ def question(
     source = "police" if recipient != "police" else "fss"
     people = {f"s-{ref}": PersonInCase([role]) for ref, role in REFS.items()}
     people["s-p1"].households = {"a"}
+    people["s-p1"].protected = s["safe_house"]
+    if s["once_perpetrator"]:
+        people["s-p1"].roles.insert(0, "perpetrator")
     people["s-p3"].households = {"a" if s["shared_home"] else "b"}
     people["s-p2"].school = "digest" if s["school_known"] else None
     people["s-p2"].representative = "s-p3" if s["perpetrator_represents"] else "s-p1"
@@ -159,7 +171,8 @@ def question(
     holdings: dict[str, set[Facet]] = {"": set(), **{ref: set() for ref in REFS}}
     refs = {role: ref for ref, role in REFS.items()} | {"case": ""}
     for role, *facet in held:
-        holdings[refs[role]].add(Facet(*facet))
+        if role == "case" or facet[0] not in ("SAFE-CONTACT", "ID-XREF") or facet[0] in s["said"]:
+            holdings[refs[role]].add(Facet(*facet))
     return Question(
         type_name,
         s["purpose"],
@@ -170,6 +183,7 @@ def question(
         {ref: frozenset(f) for ref, f in holdings.items()},
         (case,),
         AT,
+        tags=frozenset({"S66"}) if s["section_66"] else frozenset(),
     )
 
 
@@ -199,7 +213,10 @@ def test_decide_agrees_with_the_oracle_on_every_fact(recipient: str) -> None:
         world = World(
             RECIPIENTS[recipient], em=recipient.endswith("#em"), matter=MATTER, reducible=REDUCIBLE, **s
         )
-        expected = world.answer(FACTS) if s["purpose"] != "BTG" else ({}, set())
+        said = [
+            f for f in FACTS if f[0] == "case" or f[1] not in ("SAFE-CONTACT", "ID-XREF") or f[1] in s["said"]
+        ]
+        expected = world.answer(said) if s["purpose"] != "BTG" else ({}, set())
         assert answer == expected, {k: v for k, v in s.items() if v != USUAL[k]}
     assert len(answers(recipient)) * len(FACTS) > 30_000
 
