@@ -5,12 +5,13 @@ watermark says up to which number everything is confirmed by the broker. What a 
 source and id, so that a submission has one effect however often it arrives.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
 import sqlalchemy as sa
 
 from broker.broker import Broker, Outgoing
+from broker.sealed import Seal
 from schemas.database import BigInt, metadata, reading
 
 outbox = sa.Table(
@@ -44,8 +45,17 @@ _RELAY = 1000  # rows held in memory at a time, however far the relay is behind
 class Outbox:
     """Releases on their way from the database to the broker."""
 
-    def __init__(self, engine: sa.Engine, broker: Broker) -> None:
-        self._engine, self._broker = engine, broker
+    def __init__(
+        self,
+        engine: sa.Engine,
+        broker: Broker,
+        seal: Seal,
+        finish: Callable[[Sequence[tuple[int, bytes]]], Sequence[bytes]],
+    ) -> None:
+        """Bodies lie here closed by *seal*. *finish* gives the bodies of releases (number, body), in order,
+        what could be known only after they were committed: their proofs.
+        """
+        self._engine, self._broker, self._seal, self._finish = engine, broker, seal, finish
 
     def start(self) -> None:
         """Creates the watermark when the database is new. Several processes may start at once."""
@@ -64,7 +74,7 @@ class Outbox:
                         "number": n,
                         "queue": o.queue,
                         "headers": orjson.dumps(dict(o.headers)).decode(),
-                        "body": o.body,
+                        "body": self._seal.close(o.queue, o.body),
                     }
                     for n, o in releases
                 ],
@@ -117,10 +127,15 @@ class Outbox:
             .limit(_RELAY)
         ).all()
 
-    def _publish(self, rows: Iterable[sa.Row[tuple[int, str, str, bytes]]]) -> None:
-        messages = [Outgoing(row.queue, bytes(row.body), orjson.loads(row.headers)) for row in rows]
-        if messages:
-            self._broker.publish(messages)
+    def _publish(self, rows: Sequence[sa.Row[tuple[int, str, str, bytes]]]) -> None:
+        if rows:
+            bodies = self._finish([(r.number, self._seal.open(r.queue, bytes(r.body))) for r in rows])
+            self._broker.publish(
+                [
+                    Outgoing(row.queue, body, orjson.loads(row.headers))
+                    for row, body in zip(rows, bodies, strict=True)
+                ]
+            )
 
     def _raise(self, connection: sa.Connection, number: int) -> None:
         """Everything up to *number* is confirmed, and goes: somebody's address stays no longer than

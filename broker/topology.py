@@ -36,6 +36,11 @@ _LOOKS = 2**31 - 1
 _ATTEMPTS, _NOT_BEFORE = "isr-attempts", "isr-not-before"
 
 
+def is_shared(queue: str) -> bool:
+    """Whether agencies themselves publish into *queue*, or read it."""
+    return queue == DOOR or queue.startswith(mailbox_of(""))
+
+
 def mailbox_of(party: str) -> str:
     """The queue that *party* itself reads by AMQP."""
     return f"mailbox.{party}"

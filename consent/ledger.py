@@ -162,6 +162,11 @@ class Ledger:
         # Roots by size that this edge itself went through: each is a prefix of the next by construction.
         self._passed: dict[int, bytes] = {}
 
+    @property
+    def key(self) -> Key:
+        """The public key under which checkpoints are signed."""
+        return self._signer.key
+
     def start(self) -> None:
         """Makes the head row of an empty ledger, and checks that the head, the tiles, the last entry and
         the newest checkpoint agree, in O(log n) reads. Safe to repeat.
@@ -315,6 +320,28 @@ class Ledger:
             size = newest.size
             path = self._prove(connection, lambda read: merkle.inclusion_proof(idx, size, read))
             return TlogProof(idx, tuple(path), newest, _entries(connection, idx, idx + 1)[0]).encode()
+
+    def tlog_proofs(self, indices: Sequence[int]) -> list[str]:
+        """`tlog_proof` for each of *indices*, ascending, under one checkpoint: what each release carries.
+
+        Raises `NotFound` while no checkpoint covers the last of them.
+        """
+        if not indices:
+            return []
+        with self._reading.connect() as connection:
+            newest = self._newest(connection)
+            if newest is None or not 0 <= indices[0] <= indices[-1] < newest.size:
+                raise NotFound("no signed checkpoint covers this entry")
+            entries = _chosen(connection, indices)
+            read = tiles.node_reader(lambda level, n: self._read_tile(connection, level, n))
+            try:
+                paths = [merkle.inclusion_proof(index, newest.size, read) for index in indices]
+            except ProofError as error:
+                raise BadProof(str(error)) from error
+        return [
+            TlogProof(index, tuple(path), newest, entry).encode()
+            for index, path, entry in zip(indices, paths, entries, strict=True)
+        ]
 
     def witness_request(self, old: int) -> bytes:
         """What to send to a witness that last cosigned the size *old* (0 at first), to have the newest
@@ -543,6 +570,19 @@ def _entries(connection: sa.Connection, start: int, stop: int) -> list[bytes]:
         .order_by(ledger_entry.c.idx)
     )
     return [bytes(entry) for entry in connection.execute(query).scalars()]
+
+
+def _chosen(connection: sa.Connection, indices: Sequence[int]) -> list[bytes]:
+    """The entries at *indices*, ascending."""
+    found: list[bytes] = []
+    for start in range(0, len(indices), _CHUNK):
+        query = (
+            sa.select(ledger_entry.c.entry)
+            .where(ledger_entry.c.idx.in_(indices[start : start + _CHUNK]))
+            .order_by(ledger_entry.c.idx)
+        )
+        found += [bytes(entry) for entry in connection.execute(query).scalars()]
+    return found
 
 
 def _leaves(connection: sa.Connection, start: int, count: int) -> list[bytes]:

@@ -47,6 +47,7 @@ class Keys:
         self._person = _derive(secret, b"person")
         self._place = _derive(secret, b"place")
         self._salt = _derive(secret, b"salt")
+        self._queue = _derive(secret, b"queue")
         self._seal = AESGCM(_derive(secret, b"seal"))
 
     def identifier(self, system: str, value: str) -> bytes:
@@ -75,14 +76,26 @@ class Keys:
         """The salt of a commitment; giving it away opens that one commitment and no other."""
         return _mac(self._salt, "\n".join(parts))
 
+    def queue(self, name: str) -> bytes:
+        """The key (32 bytes) that seals the bodies in the queue *name*."""
+        return _mac(self._queue, name)
+
     def seal(self, text: str) -> bytes:
         """*text* encrypted for storage."""
-        nonce = os.urandom(12)
-        return nonce + self._seal.encrypt(nonce, text.encode(), None)
+        return self.seal_bytes(text.encode())
 
     def unseal(self, sealed: bytes) -> str:
         """The text in *sealed*."""
-        return self._seal.decrypt(sealed[:12], sealed[12:], None).decode()
+        return self.unseal_bytes(sealed).decode()
+
+    def seal_bytes(self, content: bytes) -> bytes:
+        """*content* encrypted for storage."""
+        nonce = os.urandom(12)
+        return nonce + self._seal.encrypt(nonce, content, None)
+
+    def unseal_bytes(self, sealed: bytes) -> bytes:
+        """The bytes in *sealed*."""
+        return self._seal.decrypt(sealed[:12], sealed[12:], None)
 
 
 def _derive(secret: bytes, label: bytes) -> bytes:

@@ -7,7 +7,7 @@ tile below. A full tile never changes, so a copy of it can be kept for ever.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from consent.merkle import HASH_SIZE, CompactRange, ProofError, ReadNode, fold, perfect_root
+from consent.merkle import HASH_SIZE, CompactRange, ProofError, ReadNode, fold, node_hash, perfect_root
 
 WIDTH = 256
 FULL_TILE_BYTES = WIDTH * HASH_SIZE
@@ -59,22 +59,34 @@ def hashes_of(tile: bytes) -> list[bytes]:
 
 
 def node_reader(read: ReadTile) -> ReadNode:
-    """A reader of single nodes for proofs, from a reader of tiles; it remembers the tiles it has read.
+    """A reader of single nodes for proofs, from a reader of tiles; it remembers what it has read and hashed,
+    so that the proofs of many entries side by side cost little more than one.
 
     Raises `ProofError` when a tile is too short to hold the node.
     """
     tiles: dict[tuple[int, int], bytes] = {}
+    known: dict[tuple[int, int], bytes] = {}
 
     def node(level: int, index: int) -> bytes:
-        tile_level, inner = divmod(level, _HEIGHT)
-        number, offset = divmod(index << inner, WIDTH)
+        found = known.get((level, index))
+        if found is None:
+            found = known[level, index] = (
+                node_hash(node(level - 1, 2 * index), node(level - 1, 2 * index + 1))
+                if level % _HEIGHT
+                else stored(level, index)
+            )
+        return found
+
+    def stored(level: int, index: int) -> bytes:
+        tile_level = level // _HEIGHT
+        number, offset = divmod(index, WIDTH)
         if (tile_level, number) not in tiles:
             tiles[tile_level, number] = read(tile_level, number)
         tile = tiles[tile_level, number]
-        hashes = tile[offset * HASH_SIZE : (offset + (1 << inner)) * HASH_SIZE]
-        if len(hashes) != HASH_SIZE << inner:
+        found = tile[offset * HASH_SIZE : (offset + 1) * HASH_SIZE]
+        if len(found) != HASH_SIZE:
             raise ProofError(f"tile {number} of level {tile_level} is shorter than the tree needs")
-        return perfect_root(hashes_of(hashes))
+        return found
 
     return node
 

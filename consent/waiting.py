@@ -22,7 +22,7 @@ from consent.placing import Placed
 from consent.referral import OPEN, RELEASE, REQUEST, Standing, State
 from schemas.clock import NEW_ZEALAND, instant_of, rfc3339
 from schemas.database import metadata
-from schemas.message import Message, identity
+from schemas.message import Message, agency_of, identity
 
 referral = sa.Table(
     "referral",
@@ -494,11 +494,6 @@ def disclosure_id(source: str, message: str, party: str) -> str:
     return identity("hub", f"disclosure\n{source}\n{message}\n{party}")
 
 
-def agency_of(party: str) -> str:
-    """The agency of a *party*: `ngo.aviva` of `ngo.aviva#ivs`."""
-    return party.partition("#")[0]
-
-
 __all__ = [
     "MAY_REQUIRE",
     "REQUESTS",
@@ -506,7 +501,6 @@ __all__ = [
     "Pending",
     "Row",
     "Waiting",
-    "agency_of",
     "disclosure_id",
     "duty",
     "end",

@@ -202,9 +202,10 @@ def _minimised(hub: Hub) -> Callable[[tuple[Any, ...]], Any]:
 def _entry(
     hub: Hub, message: Message, placed: Placed, question: Question, decision: Decision, _recipient: Any
 ) -> Written:
-    release = Release("0", canonical_trusted(placed.data))
+    release = Release("0", canonical_trusted(placed.data), bytes(32))
+    keys = dict.fromkeys(question.pseudonyms.values(), bytes(32))
     at = "2026-11-22T03:00:00.000Z"
-    recorder = Recorder(hub.keys, message, placed, question.pseudonyms, hub.agreements, at)
+    recorder = Recorder(hub.keys.salt, message, placed, question.pseudonyms, keys, hub.agreements, at)
     return recorder.entry(decision, release)
 
 

@@ -26,11 +26,11 @@ from consent.ledger import ledger_entry
 from consent.note import TlogProof
 from consent.people import People
 from consent.placing import case_table
+from consent.subjects import Subjects, commitment, content_salt, subject_salt
 from gateway import access
 from gateway.access import AccessLog, Look, Viewer
 from gateway.hub import Hub, open_hub
 from gateway.queries import Row, decisions_on, deliveries_of
-from gateway.record import commitment, content_salt, subject_salt
 from gateway.settings import Settings
 from schemas.clock import rfc3339
 from schemas.database import reading
@@ -95,8 +95,8 @@ def of_message(hub: Hub, viewer: Viewer, message: str, source: str, path: Path, 
             "several senders use this id",
             Problem("source", "does not say which", "use --source " + " or ".join(senders)),
         )
-    people = _people_of(hub, {case for row in rows for case in row.body["cases"]}) if salts else []
-    opened = [_opened(hub, row, people, contents=True) for row in rows] if salts else []
+    people = _people_of(hub, {case for row in rows for case in row.body["cases"]}) if salts else {}
+    opened = [_opened(row, people, contents=True) for row in rows] if salts else []
     return _write(hub, viewer, [*rows, *_ends(hub, rows)], opened, recorded, path, "message")
 
 
@@ -117,8 +117,11 @@ def of_person(
     """
     with reading(hub.engine).begin() as connection:
         known = sorted(People(hub.keys).known_as(connection, agency, person))
+        keys = Subjects(hub.keys).keys_of(connection, known)
     name = identity("hub", f"evidence\n{viewer.officer}\n{rfc3339(hub.clock())}\n{os.urandom(16).hex()}")
-    subjects = [(REQUESTED, commitment(hub.keys, "hub", name, meant)) for meant in known or ("",)]
+    # Somebody unknown, or forgotten, leaves the same trace; it opens for nobody.
+    keys = {meant: keys.get(meant) or os.urandom(32) for meant in known or ("",)}
+    subjects = [(REQUESTED, commitment(key, "hub", name, meant)) for meant, key in keys.items()]
     recorded = _record(hub, viewer, Look("evidence", "person", name, subjects), path)
     # Only now: nobody learns whether somebody is known here without leaving a trace.
     if len(known) > 1:
@@ -127,14 +130,14 @@ def of_person(
             Problem("person", f"leads to {len(known)} people", "give one identifier, and no name"),
         )
     meant = known[0] if known else ""
-    rows = list(progress(_about(hub, meant))) if known else []
+    rows = list(progress(_about(hub, meant, keys[meant]))) if known else []
     if not rows:
         raise NotFound("the ledger has nothing about this person")
-    opened = [_opened(hub, row, [meant], contents=False) for row in rows]
+    opened = [_opened(row, keys, contents=False) for row in rows]
     opened.append(
         {
             "index": recorded,
-            "subjects": [{"person": meant, "salt": subject_salt(hub.keys, "hub", name, meant).hex()}],
+            "subjects": [{"person": meant, "salt": subject_salt(keys[meant], "hub", name).hex()}],
         }
     )
     return _write(hub, viewer, [*rows, *_ends(hub, rows)], opened, recorded, path, "person")
@@ -149,8 +152,8 @@ def _record(hub: Hub, viewer: Viewer, look: Look, path: Path) -> int:
     return recorded
 
 
-def _about(hub: Hub, pseudonym: str) -> Iterator[Row]:
-    """Every decision on a message about *pseudonym*, in order."""
+def _about(hub: Hub, pseudonym: str, key: bytes) -> Iterator[Row]:
+    """Every decision on a message about *pseudonym*, who has *key*, in order."""
     columns = (ledger_entry.c.idx, ledger_entry.c.source, ledger_entry.c.message, ledger_entry.c.entry)
     last, former, wanted = -1, ("", ""), b""
     while True:
@@ -164,7 +167,7 @@ def _about(hub: Hub, pseudonym: str) -> Iterator[Row]:
             part = connection.execute(query).all()
         for index, source, message, entry in part:
             if (source, message) != former:  # one commitment for all recipients of a message
-                former, wanted = (source, message), commitment(hub.keys, source, message, pseudonym).encode()
+                former, wanted = (source, message), commitment(key, source, message, pseudonym).encode()
             if wanted in bytes(entry):
                 yield Row(index, orjson.loads(bytes(entry)))
         if len(part) < _CHUNK:
@@ -172,28 +175,31 @@ def _about(hub: Hub, pseudonym: str) -> Iterator[Row]:
         last = part[-1].idx
 
 
-def _people_of(hub: Hub, cases: set[str]) -> list[str]:
-    """The pseudonyms in *cases*, as far as these still exist."""
+def _people_of(hub: Hub, cases: set[str]) -> dict[str, bytes]:
+    """The people in *cases* with their keys, as far as these still exist."""
     query = sa.select(case_table.c.facts).where(case_table.c.id.in_(sorted(cases)))
     with reading(hub.engine).begin() as connection:
-        return sorted(
-            {p for facts in connection.execute(query).scalars() for p in orjson.loads(facts)["people"]}
-        )
+        people = {p for facts in connection.execute(query).scalars() for p in orjson.loads(facts)["people"]}
+        return Subjects(hub.keys).keys_of(connection, people)
 
 
-def _opened(hub: Hub, row: Row, people: Sequence[str], *, contents: bool) -> dict[str, Any]:
-    """The salts for the entry *row*: of those of *people* that are in it, and of its content."""
+def _opened(row: Row, people: Mapping[str, bytes], *, contents: bool) -> dict[str, Any]:
+    """The salts for the entry *row*: of those of *people* (with their keys) that are in it, and of its
+    content when all it is about are among them.
+    """
     said, stated = row.body, {digest for _, digest in row.body["subjects"]}
+    found = {
+        p: key for p, key in people.items() if commitment(key, said["source"], said["message"], p) in stated
+    }
     one: dict[str, Any] = {
         "index": row.index,
         "subjects": [
-            {"person": p, "salt": subject_salt(hub.keys, said["source"], said["message"], p).hex()}
-            for p in people
-            if commitment(hub.keys, said["source"], said["message"], p) in stated
+            {"person": p, "salt": subject_salt(key, said["source"], said["message"]).hex()}
+            for p, key in found.items()
         ],
     }
-    if contents and "disclosure" in said:
-        one["content"] = {"salt": content_salt(hub.keys, said["disclosure"]).hex()}
+    if contents and "disclosure" in said and len(found) == len(stated):
+        one["content"] = {"salt": content_salt(found, said["disclosure"]).hex()}
     return one
 
 

@@ -19,6 +19,8 @@ from adapters.transport import FileDrop
 from broker.broker import Broker
 from broker.embedded import EmbeddedBroker
 from broker.rabbitmq import RabbitBroker
+from broker.sealed import Seal, SealedBroker
+from broker.topology import is_shared
 from consent.agreement import Agreements
 from consent.ledger import Ledger, Signer
 from consent.people import Keys
@@ -73,12 +75,15 @@ def open_hub(
             settings.recipients, agreements.parties, has_mailboxes=not settings.embedded_broker
         )
         engine = _current_database(settings, alone=alone)
-        broker = wrap_broker(_open_broker(settings, engine, agreements.parties, clock))
         ledger = Ledger(engine, signer(settings), settings.origin, clock)
         catalogue, telemetry, keys = (
             published(test_numbers=not settings.production),
             Telemetry(),
             Keys(secret(settings)),
+        )
+        seal = Seal(keys.queue)
+        broker = wrap_broker(
+            SealedBroker(_open_broker(settings, engine, agreements.parties, clock), seal, is_shared)
         )
         ways = Ways(recipients, FileDrop(settings.data / "agencies"), broker)
         exchange = Exchange(

@@ -3,7 +3,7 @@ commitments, never a value.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,9 +13,9 @@ import orjson
 from consent.agreement import Agreements
 from consent.decision import NAMES, REFERRED, WITHHELD, WORDS
 from consent.ledger import Entry, Written
-from consent.people import Keys
 from consent.placing import Placed
 from consent.policy import Decision, Outcome
+from consent.subjects import commitment
 from schemas.errors import HubError
 from schemas.message import Message
 
@@ -29,37 +29,19 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What leaves: the id of the disclosure and the canonical bytes of its data."""
+    """What leaves: the id of the disclosure, the canonical bytes of its data, the salt of its commitment."""
 
     id: str
     content: bytes
-
-
-def subject_salt(keys: Keys, source: str, message: str, pseudonym: str) -> bytes:
-    """The salt that opens the commitment to *pseudonym* in the entries on *message* of *source*, and no
-    other.
-    """
-    return keys.salt("subject", source, message, pseudonym)
-
-
-def content_salt(keys: Keys, disclosure: str) -> bytes:
-    """The salt that opens the content of *disclosure*, and no other."""
-    return keys.salt("content", disclosure)
-
-
-def commitment(keys: Keys, source: str, message: str, pseudonym: str) -> str:
-    """SHA-256 of a salt and *pseudonym*: the same person has another one in every message, and whoever holds
-    the salt can open this one.
-    """
-    return hashlib.sha256(subject_salt(keys, source, message, pseudonym) + pseudonym.encode()).hexdigest()
+    salt: bytes
 
 
 def subjects_of(
-    keys: Keys, message: Message, placed: Placed, pseudonyms: Mapping[str, str]
+    message: Message, placed: Placed, pseudonyms: Mapping[str, str], keys: Mapping[str, bytes]
 ) -> list[list[str]]:
     """Who *message* is about, as [role, commitment]: the same in the entries of all its recipients."""
     return sorted(
-        [role, commitment(keys, message.source, message.id, pseudonyms[ref])]
+        [role, commitment(keys[pseudonyms[ref]], message.source, message.id, pseudonyms[ref])]
         for ref, role in placed.roles.items()
     )
 
@@ -72,22 +54,23 @@ class Recorder:
     below stand sorted and every part is canonical; a test holds them to it.
     """
 
-    __slots__ = ("_cases", "_head", "_keys", "_message", "_source", "_tail")
+    __slots__ = ("_cases", "_head", "_message", "_salt", "_source", "_tail")
 
     def __init__(
         self,
-        keys: Keys,
+        salt: Callable[..., bytes],
         message: Message,
         placed: Placed,
         pseudonyms: Mapping[str, str],
+        keys: Mapping[str, bytes],
         agreements: Agreements,
         at: str,
     ) -> None:
-        self._keys, self._message = keys, message
+        self._salt, self._message = salt, message
         self._head = orjson.dumps({"agreements": agreements.version_hash, "at": at})[:-1] + b',"basis":'
         self._cases = b',"cases":' + orjson.dumps([case.id for case in placed.cases])
         self._source = b',"source":' + orjson.dumps(message.source)
-        subjects = orjson.dumps(subjects_of(keys, message, placed, pseudonyms))
+        subjects = orjson.dumps(subjects_of(message, placed, pseudonyms, keys))
         self._tail = b',"subjects":%b,"type":%b,"v":1,"withheld":{' % (subjects, orjson.dumps(message.type))
 
     def entry(self, decision: Decision, release: Release | None) -> Written:
@@ -95,10 +78,10 @@ class Recorder:
         message, found, party = self._message, decision.found, decision.recipient
         kind = _KINDS[decision.outcome]
         # Without it an entry about nobody could be guessed and tried against the public leaf hashes.
-        salt = self._keys.salt("entry", message.source, message.id, party)[:16].hex()
+        salt = self._salt("entry", message.source, message.id, party)[:16].hex()
         content = b""
         if release is not None:
-            digest = hashlib.sha256(content_salt(self._keys, release.id) + release.content).hexdigest()
+            digest = hashlib.sha256(release.salt + release.content).hexdigest()
             content = b',"content":"%b","disclosure":"%b"' % (digest.encode(), release.id.encode())
         words = WORDS.written
         data = b"".join(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 import sqlalchemy as sa
 
-from broker.broker import Outgoing, deliveries_to
+from broker.broker import Outgoing
 from consent import referral as rules
 from consent import waiting
 from consent.agreement import Agreements, Party
@@ -23,15 +23,17 @@ from consent.people import Keys, People
 from consent.placing import Cases, Placed
 from consent.policy import Decision, Leave, Outcome, Question, decide
 from consent.referral import OPEN, RELEASE, Standing, State
-from consent.waiting import Kept, Row, Waiting, agency_of
-from gateway.record import Recorder, Release
+from consent.subjects import Subjects
+from consent.waiting import Kept, Row, Waiting
+from gateway.disclose import release_of
+from gateway.record import Recorder
 from schemas.canonical import canonical_trusted
 from schemas.catalogue import MessageType, holdings
 from schemas.classes import CASE, Facet
 from schemas.clock import rfc3339
 from schemas.database import in_sequence, reading
 from schemas.errors import AlreadyDecided, InvalidMessage, NotFound, Problem
-from schemas.message import Message
+from schemas.message import agency_of
 
 _NUMBER = Facet("ID-XREF")
 Cell = tuple[str, str]  # role, class
@@ -85,7 +87,7 @@ class Deciding:
         self, keys: Keys, agreements: Callable[[], Agreements], kind_of: Callable[[str], MessageType]
     ):
         self._keys, self._agreements, self._kind_of = keys, agreements, kind_of
-        self._people = People(keys)
+        self._people, self._subjects = People(keys), Subjects(keys)
         self._cases = Cases(keys, lambda _: ())
 
     def again(self, connection: sa.Connection, kept: Kept, recipient: Party, leave: Leave, at: Any) -> Again:
@@ -120,30 +122,18 @@ class Deciding:
         return Again(placed, decision, data)
 
     def entry(
-        self, id: str, kept: Kept, found: Again, at: str, more: Mapping[str, Any]
+        self, connection: sa.Connection, id: str, kept: Kept, found: Again, at: str, more: Mapping[str, Any]
     ) -> tuple[Entry, Outgoing]:
         """The disclosure of *found* as the decision *id*, with *more* in its entry, and what leaves."""
-        party = found.decision.recipient
-        named = replace(kept.message, id=id)
-        release = Release(waiting.disclosure_id(named.source, id, party), canonical_trusted(found.data))
-        disclosure = Message(
-            source="hub",
-            id=release.id,
-            type=named.type,
-            time=named.time,
-            data=found.data,
-            correlationid=found.placed.cases[0].id if len(found.placed.cases) == 1 else None,
-            causationid=kept.message.id,
-            origin=agency_of(named.source),
+        named, party = replace(kept.message, id=id), found.decision.recipient
+        keys = self._subjects.made_for(connection, kept.refs.values())
+        release, outgoing = release_of(
+            named, found.placed, party, canonical_trusted(found.data), keys, kept.message.id
         )
-        recorder = Recorder(self._keys, named, found.placed, kept.refs, self._agreements(), at)
+        recorder = Recorder(self._keys.salt, named, found.placed, kept.refs, keys, self._agreements(), at)
         written = recorder.entry(found.decision, release)
         body = {**orjson.loads(written.data), **more}
-        headers = {"id": release.id, "type": named.type, "party": party}
-        return (
-            Entry(written.kind, written.source, written.message, written.party, body),
-            Outgoing(deliveries_to(party), disclosure.encode(), headers),
-        )
+        return Entry(written.kind, written.source, written.message, written.party, body), outgoing
 
 
 class Referrals:
@@ -230,6 +220,7 @@ class Referrals:
             state = rules.approved(row.standing, whole=given == set(row.cells))
             at = rfc3339(now)
             entry, outgoing = self._deciding.entry(
+                connection,
                 row.id,
                 kept,
                 found,

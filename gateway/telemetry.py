@@ -45,6 +45,9 @@ class Telemetry:
             "isr_considered", "What people of the holder decided on", "holder", "ending"
         )
         self.deliveries = self._counter("isr_deliveries", "Deliveries ended", "party", "outcome")
+        self.unproved = self._counter(
+            "isr_deliveries_unproved", "Deliveries stopped because the ledger does not have them", "party"
+        )
         self.dead_letters = self._counter("isr_dead_letters", "Messages set aside", "queue", "code")
         self.batch = Histogram(
             "isr_carry_batch_size",

@@ -121,6 +121,18 @@ class Unconfirmed(HubError):
     retryable = True
 
 
+class Unsealed(HubError):
+    """The message was not sealed for this queue by this hub; somebody else put it there, or changed it."""
+
+    code = "unsealed"
+
+
+class Unproved(HubError):
+    """The delivery does not prove that it is in the ledger; it is not sent."""
+
+    code = "unproved"
+
+
 class AlreadyDecided(HubError):
     """A decision on this message and party is in the ledger; read it instead of deciding again."""
 

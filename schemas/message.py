@@ -201,6 +201,11 @@ def identity(source: str, native_key: str) -> str:
     return str(uuid.uuid5(_NAMESPACE, f"{source}\n{native_key}"))
 
 
+def agency_of(party: str) -> str:
+    """The agency of a *party*: `ngo.aviva` of `ngo.aviva#ivs`."""
+    return party.partition("#")[0]
+
+
 def new_message(
     source: str,
     event: str,

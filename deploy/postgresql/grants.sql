@@ -4,10 +4,14 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public FROM isr_hub;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO isr_hub;
 
 -- Written once, never changed. (A witness's cosignature is added to a checkpoint's note; nothing else of it.)
-GRANT INSERT ON ledger_entry, ledger_checkpoint, inbox, person_key, person_identifier, case_person TO isr_hub;
+GRANT INSERT ON ledger_entry, ledger_checkpoint, inbox, person_key, person_identifier, subject_key, case_person TO isr_hub;
 GRANT UPDATE (note) ON ledger_checkpoint TO isr_hub;
 GRANT INSERT ON decision_input TO isr_hub;
 GRANT USAGE ON SEQUENCE decision_input_number_seq TO isr_hub;
+
+-- What waits for people moves on, and what is kept for them goes when they have decided.
+GRANT INSERT, UPDATE ON referral, duty, override TO isr_hub;
+GRANT INSERT, DELETE ON kept_submission TO isr_hub;
 
 -- Moves on.
 GRANT INSERT, UPDATE ON ledger_head, ledger_tile, outbox_watermark, case_file TO isr_hub;

@@ -360,12 +360,16 @@ def test_the_check_finds_it_when_the_order_of_the_journey_is_broken(
 class _Poisoned(Exchange):
     """Ends with its process over one message."""
 
-    def _recipients(self, agreements: Any, message: Message, *rest: Any) -> Any:
+    def _with(self, message: Message) -> None:
         if message.data["people"][0]["name"]["family"] == "Exampleb":
             assert isinstance(self._transport, Recipients)
             self._transport.faults.dead = True
             raise Crash
-        return super()._recipients(agreements, message, *rest)
+
+    def _commit(self, deliveries: Sequence[Delivery]) -> Any:
+        for delivery in deliveries:
+            self._with(Message.from_json(json.loads(delivery.body)))
+        return super()._commit(deliveries)
 
 
 def test_only_the_message_that_ends_the_process_is_set_aside(folder: Path) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,7 @@ import pytest
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
 from broker.embedded import EmbeddedBroker
 from broker.rabbitmq import RabbitBroker
+from broker.sealed import Seal, SealedBroker
 from schemas import database
 from schemas.errors import Unconfirmed
 from tests import servers
@@ -90,7 +92,23 @@ def rabbitmq_site(rabbitmq_url: str, rabbitmq_server: servers.RabbitServer) -> S
     return Site(rabbitmq_url, lambda site: RabbitBroker(site.url, PARTIES, clock=site.clock), lose_the_queues)
 
 
-@pytest.fixture(params=["embedded", "rabbitmq"])
+def sealed(inner: Site) -> Site:
+    make = inner.make
+    inner.make = lambda site: SealedBroker(make(site), Seal(lambda queue: sha256(queue.encode()).digest()))
+    return inner
+
+
+@pytest.fixture
+def sealed_embedded_site(embedded_site: Site) -> Site:
+    return sealed(embedded_site)
+
+
+@pytest.fixture
+def sealed_rabbitmq_site(rabbitmq_site: Site) -> Site:
+    return sealed(rabbitmq_site)
+
+
+@pytest.fixture(params=["embedded", "rabbitmq", "sealed_embedded", "sealed_rabbitmq"])
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     site: Site = request.getfixturevalue(f"{request.param}_site")
     yield site

@@ -285,7 +285,13 @@ def test_content_as_it_was_delivered_is_recognised(hub: Hub, tmp_path: Path) -> 
     bodies: dict[str, bytes] = {}
     publish = hub.broker.publish
     hub.broker.publish = lambda messages: (  # type: ignore[method-assign]
-        bodies.update({m.headers["id"]: m.body for m in messages if "entry" in m.headers}),
+        bodies.update(
+            {
+                m.headers["id"]: json.dumps(json.loads(m.body)["message"]).encode()
+                for m in messages
+                if "entry" in m.headers
+            }
+        ),
         publish(messages),
     )[1]
     (message,) = sent(hub, "police", episode())

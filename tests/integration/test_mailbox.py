@@ -14,6 +14,7 @@ import pytest
 
 from broker.broker import SUBMISSIONS, Outgoing, deliveries_to
 from broker.rabbitmq import RabbitBroker
+from broker.sealed import SealedBroker
 from broker.topology import DEAD_LETTERS, DOOR, DOOR_EXCHANGE, mailbox_of
 from gateway.hub import Hub
 from gateway.sandbox.day import five_f
@@ -129,7 +130,8 @@ def test_mailbox_waits_while_rabbitmq_does_not_confirm(hub: Hub, settings: Setti
     """The release stays in its queue, and no outcome is written, when the mailbox is gone."""
     accepted_at_last(hub, "police", [five_f(i.family, i.episode) for i in stream(15, 4, days=30)])
     hub.exchange.carry()
-    broker = hub.broker
+    assert isinstance(hub.broker, SealedBroker)
+    broker = hub.broker._inner
     assert isinstance(broker, RabbitBroker)
     with contextlib.closing(pika.BlockingConnection(pika.URLParameters(settings.broker_url))) as connection:
         connection.channel().queue_delete(mailbox_of(COLLECTS))

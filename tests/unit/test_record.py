@@ -63,8 +63,10 @@ def test_entry_says_what_was_decided(hub: Hub) -> None:
 def written(decision: Decision) -> Mapping[str, Any]:
     said = Message("police", 'id\u2028"1', "nz.isr.police.episode-recorded.v1", "2026-11-22T03:00:00Z", {})
     agreements = type("Set", (), {"version_hash": "h"})()
-    recorder = Recorder(Keys(b"k" * 32), said, Placed((), {}, {}), {}, agreements, "2026-11-22T03:00:00.000Z")
-    raw = recorder.entry(decision, Release("d", b"{}") if decision.given else None)
+    recorder = Recorder(
+        Keys(b"k" * 32).salt, said, Placed((), {}, {}), {}, {}, agreements, "2026-11-22T03:00:00.000Z"
+    )
+    raw = recorder.entry(decision, Release("d", b"{}", b"") if decision.given else None)
     body: Mapping[str, Any] = orjson.loads(raw.data)
     assert raw.data == canonical_trusted(body)
     assert (raw.kind, raw.source, raw.message, raw.party) == tuple(

@@ -1,0 +1,169 @@
+"""Deciding a batch: for each message and each recipient a decision, its ledger entry, and what leaves.
+
+Nothing here writes: what is made is committed by the exchange in one transaction.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from broker.broker import Outgoing, deliveries_to
+from consent import inputs
+from consent.agreement import Agreements, Party
+from consent.decision import NAMES, NO_LEAVE, Decision, Outcome, Question, tags_of
+from consent.ledger import Written
+from consent.minimise import minimise
+from consent.placing import Placed
+from consent.policy import decide_all, nothing_left
+from consent.proved import enclosed
+from consent.subjects import content_salt
+from consent.waiting import Pending, disclosure_id
+from gateway.record import Recorder, Release
+from gateway.telemetry import DecisionCount
+from schemas.canonical import canonical_trusted
+from schemas.catalogue import MessageType, holdings
+from schemas.classes import Facet
+from schemas.clock import rfc3339
+from schemas.message import Message, agency_of
+
+_NUMBER = Facet("ID-XREF")
+_NUMBERS = NAMES.of((_NUMBER.name,))
+Own = Mapping[str, Mapping[str, list[dict[str, str]]]]  # pseudonym → agency → its own identifiers
+
+
+class Disclosing:
+    """One batch being decided at *now*: *own* are the agencies' own identifiers of its people, *keys* their
+    keys, both by pseudonym; *pending* takes what waits for people. *asked* collects what deciding needed,
+    *counted* what was decided.
+    """
+
+    def __init__(
+        self,
+        agreements: Agreements,
+        own: Own,
+        keys: Mapping[str, bytes],
+        pending: Pending,
+        salt: Callable[..., bytes],
+        now: datetime,
+    ) -> None:
+        self._agreements, self._own, self._keys, self._salt = agreements, own, keys, salt
+        self._pending = pending
+        self._now, self._at = now, rfc3339(now)
+        self.asked: list[dict[str, Any]] = []
+        self.counted = DecisionCount()
+
+    def disclose(
+        self, message: Message, kind: MessageType, placed: Placed, pseudonyms: Mapping[str, str]
+    ) -> Iterator[tuple[Written, Outgoing | None]]:
+        """One decision per recipient: its ledger entry and, where something is given, what leaves."""
+        _, held = holdings(kind.shape, placed.data)
+        question = Question(
+            type=message.type,
+            purpose=kind.purpose,
+            audience=kind.audience,
+            source=message.source,
+            roles=placed.roles,
+            pseudonyms=pseudonyms,
+            holdings={ref: frozenset(facets) for ref, facets in held.items()},
+            cases=placed.cases,
+            at=self._now,
+            elsewhere=placed.elsewhere,
+            tags=tags_of(placed.data),
+        )
+        # Now: the next message of the batch may change the cases.
+        to = message.data["to"] if kind.audience == "addressee" else ""
+        numbered = inputs.unnumbered(question, self._own)
+        self.asked.append(inputs.encode(inputs.Asked(message.id, to, question, numbered)))
+        keys = {pseudonym: self._keys[pseudonym] for pseudonym in pseudonyms.values()}
+        recorder = Recorder(self._salt, message, placed, pseudonyms, keys, self._agreements, self._at)
+        contents = _Contents(kind, placed, pseudonyms, self._own)
+        recipients = recipients_of(self._agreements, message, kind, placed)
+        leaves = self._pending.leaves(message, placed)
+        for recipient, decided in decide_all(self._agreements, question, recipients, numbered, leaves):
+            decision, release, outgoing = decided, None, None
+            if decided.outcome in (Outcome.PERMIT, Outcome.REDUCED):
+                if content := contents.for_recipient(recipient, decided):
+                    release, outgoing = release_of(message, placed, recipient.id, content, keys, message.id)
+                else:
+                    decision = nothing_left(decided)
+            self.counted.add(recipient.id, decision)
+            self._pending.add(message, placed, pseudonyms, decision, leaves.get(recipient.id, NO_LEAVE))
+            yield recorder.entry(decision, release), outgoing
+
+
+def recipients_of(
+    agreements: Agreements, message: Message, kind: MessageType, placed: Placed
+) -> Sequence[Party]:
+    """Every party that could be concerned by *message*."""
+    if kind.audience == "addressee":
+        addressee = agreements.parties.get(message.data["to"])
+        return [addressee] if addressee is not None and addressee.id != message.source else []
+    return agreements.candidates(frozenset(case.site for case in placed.cases), message.source)
+
+
+class _Contents:
+    """What is left of one message for each recipient; made once for all who are given the same."""
+
+    __slots__ = ("_kind", "_made", "_own", "_placed", "_pseudonyms")
+
+    def __init__(
+        self,
+        kind: MessageType,
+        placed: Placed,
+        pseudonyms: Mapping[str, str],
+        own: Own,
+    ) -> None:
+        self._kind, self._placed, self._pseudonyms, self._own = kind, placed, pseudonyms, own
+        self._made: dict[tuple[object, ...], bytes] = {}
+
+    def for_recipient(self, recipient: Party, decision: Decision) -> bytes:
+        """The canonical bytes of what *decision* gives; b"" when nothing is left."""
+        # Numbers go back to who issued them, so they differ by agency even where the grant is the same.
+        agency = recipient.agency if any(held & _NUMBERS for _, held in decision.found.given) else ""
+        # The decision keeps its grants alive, so their addresses name them.
+        key = (agency, *((ref, id(facets)) for ref, facets in decision.given.items()))
+        found = self._made.get(key)
+        if found is None:
+            identifiers = {
+                ref: self._own[pseudonym][agency]
+                for ref, pseudonym in self._pseudonyms.items()
+                if agency and agency in self._own.get(pseudonym, ())
+            }
+            placed = self._placed
+            data = minimise(self._kind.shape, placed.data, decision, placed.roles, identifiers)
+            found = self._made[key] = canonical_trusted(data) if data else b""
+        return found
+
+
+def release_of(
+    message: Message,
+    placed: Placed,
+    party: str,
+    content: bytes,
+    keys: Mapping[str, bytes],
+    cause: str,
+) -> tuple[Release, Outgoing]:
+    """What leaves of *message* for *party* when *content* (canonical) is what is given: the release for its
+    entry, and the message to queue under the entry's number. *keys* are those of its people, *cause* is the
+    submission's id.
+    """
+    name = disclosure_id(message.source, message.id, party)
+    release = Release(name, content, content_salt(keys, name))
+    disclosure = Message(
+        source="hub",
+        id=name,
+        type=message.type,
+        time=message.time,
+        data={},
+        correlationid=placed.cases[0].id if len(placed.cases) == 1 else None,
+        causationid=cause,
+        origin=agency_of(message.source),
+    )
+    event = orjson.dumps({**disclosure.to_json(), "data": orjson.Fragment(content)})
+    headers = {"id": name, "type": message.type, "party": party}
+    return release, Outgoing(deliveries_to(party), enclosed(event, release.salt), headers)
+
+
+__all__ = ["Disclosing", "recipients_of", "release_of"]

@@ -1,0 +1,166 @@
+"""A delivery is sent on only when a signed checkpoint covers the entry that released exactly it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from adapters.adapter import Native
+from broker.broker import Delivery, Outgoing, deliveries_to
+from broker.sealed import Seal
+from consent.note import Signer, TlogProof
+from consent.proved import Prover, proved
+from gateway.hub import Hub, open_hub
+from gateway.sandbox.day import five_f
+from gateway.sandbox.population import stream
+from gateway.settings import Settings
+from schemas.errors import HubError, Unproved
+
+NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
+PARTY = "corrections"
+
+
+class Sent:
+    """A transport that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.natives: list[tuple[str, str]] = []
+
+    def send(self, party: str, deliveries: Any) -> list[HubError | None]:
+        self.natives += [(party, id) for id, _ in deliveries]
+        return [None] * len(deliveries)
+
+
+@pytest.fixture
+def sent() -> Sent:
+    return Sent()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, sent: Sent) -> Any:
+    with open_hub(Settings(data=tmp_path / "hub"), clock=lambda: NOW, transport=sent) as hub:
+        natives: list[Native] = [five_f(i.family, i.episode) for i in stream(5, 6, days=1)]
+        hub.exchange.accept("police", natives)
+        while hub.exchange.carry():
+            pass
+        yield hub
+
+
+def waiting(hub: Hub, party: str = PARTY) -> list[Delivery]:
+    deliveries = hub.broker.receive(deliveries_to(party), 100)
+    hub.broker.requeue(deliveries)
+    assert deliveries
+    return deliveries
+
+
+def put_back(hub: Hub, change: Callable[[dict[str, Any]], object], party: str = PARTY) -> str:
+    """Takes the first delivery of *party* out of its queue and puts it back changed; returns its id."""
+    first, *others = hub.broker.receive(deliveries_to(party), 100)
+    carried = orjson.loads(first.body)
+    change(carried)
+    hub.broker.publish([Outgoing(first.queue, orjson.dumps(carried), first.headers)])
+    hub.broker.ack([first])
+    hub.broker.requeue(others)
+    return first.headers["id"]
+
+
+def settle(hub: Hub, party: str = PARTY) -> None:
+    while hub.exchange.deliver(party):
+        pass
+
+
+def codes(hub: Hub) -> list[str]:
+    return [letter.error["code"] for letter in hub.broker.dead_letters()]
+
+
+def test_every_delivery_carries_a_proof_that_outsiders_verify(hub: Hub) -> None:
+    for delivery in waiting(hub):
+        carried = orjson.loads(delivery.body)
+        proof = TlogProof.decode(carried["proof"])
+        assert proof.extra is not None
+        proof.verify(proof.extra, [hub.ledger.key])
+        assert orjson.loads(proof.extra)["disclosure"] == delivery.headers["id"]
+        assert proof.index == int(delivery.headers["entry"])
+
+
+def test_what_is_proved_is_sent(hub: Hub, sent: Sent) -> None:
+    ids = {d.headers["id"] for d in waiting(hub)}
+    settle(hub)
+    assert {id for _, id in sent.natives} == ids
+    assert codes(hub) == []
+
+
+def _other_address(carried: dict[str, Any]) -> None:
+    carried["message"]["data"]["people"][0]["gender"] = "changed"
+
+
+def _flip(carried: dict[str, Any]) -> None:
+    lines = carried["proof"].split("\n")
+    lines[3] = lines[4]
+    carried["proof"] = "\n".join(lines)
+
+
+def _other_entry(carried: dict[str, Any]) -> None:
+    head, rest = carried["proof"].split("\nindex ", 1)
+    carried["proof"] = head.rsplit("extra ", 1)[0] + "extra e30=\nindex " + rest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.pop("proof"),
+        lambda c: c.pop("salt"),
+        lambda c: c.update(proof=""),
+        lambda c: c.update(proof=7),
+        lambda c: c.update(salt="zz"),
+        lambda c: c.update(salt="00"),
+        lambda c: c["message"].update(id="another"),
+        lambda c: c.update(message=None),
+        _other_address,
+        _flip,
+        _other_entry,
+    ],
+)
+def test_a_delivery_that_does_not_prove_itself_does_not_reach_the_agency(
+    hub: Hub, sent: Sent, change: Callable[[dict[str, Any]], object]
+) -> None:
+    id = put_back(hub, change)
+    settle(hub)
+    assert id not in {id for _, id in sent.natives}
+    assert codes(hub) == ["unproved"]
+    assert hub.telemetry.unproved.labels(PARTY)._value.get() == 1
+    (letter,) = hub.broker.dead_letters()
+    assert "changed" not in str(letter.error)
+    # The others are not held up by it.
+    assert sent.natives
+
+
+def test_one_party_s_delivery_does_not_prove_itself_to_another(hub: Hub, sent: Sent) -> None:
+    stolen = waiting(hub)[0]
+    hub.broker.publish([Outgoing(deliveries_to("ngo.aviva#pos"), stolen.body, stolen.headers)])
+    settle(hub, "ngo.aviva#pos")
+    assert sent.natives == []
+    assert codes(hub) == ["unproved"]
+
+
+def test_a_proof_under_another_key_is_none(hub: Hub) -> None:
+    delivery = waiting(hub)[0]
+    other = Signer.generate(hub.ledger.origin)
+    prover = Prover(lambda: [other.key], hub.ledger.origin)
+    with pytest.raises(Unproved):
+        prover.message(PARTY, delivery.body)
+    assert Prover(lambda: [other.key, hub.ledger.key], hub.ledger.origin).message(PARTY, delivery.body)
+
+
+def test_something_sealed_by_hand_without_an_entry_is_not_sent(hub: Hub, sent: Sent) -> None:
+    """Even somebody with the hub's secret cannot make the adapters send what the ledger does not have."""
+    event = orjson.loads(waiting(hub)[0].body)["message"] | {"id": "invented"}
+    body = proved(b'{"salt":"00","message":%b}' % orjson.dumps(event), "c2sp.org/tlog-proof@v1\nindex 0\n\nx")
+    assert Seal(hub.keys.queue).close("q", body)
+    hub.broker.publish([Outgoing(deliveries_to("msd"), body, {"id": "invented", "type": "x", "entry": "0"})])
+    settle(hub, "msd")
+    assert sent.natives == []
+    assert codes(hub) == ["unproved"]
