@@ -26,8 +26,8 @@ demo: $(VENV)/ready ## one ISR day, simulated, decided, delivered and proved (EN
 	@$(HUB) demo --engine $(ENGINE)
 serve: $(VENV)/ready ## the hub with its console on 127.0.0.1:8080
 	@$(HUB) serve
-bench: $(VENV)/ready ## the hub's speed as ratios, measured in one run
-	@$(HUB) bench
+bench: $(VENV)/ready-dev ## the hub's speed as ratios, measured in one run (ARGS='--only R4,R8')
+	@$(HUB) bench $(ARGS)
 test: $(VENV)/ready-dev ## all tests, on real servers too
 	@$(VENV)/bin/python -m pytest $(ARGS)
 lint: $(VENV)/ready-dev ## format, lint, types, floors

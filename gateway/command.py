@@ -6,6 +6,7 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     agreements.add_argument("--data", type=Path, help="data folder, for what-if and unused")
     agreements.add_argument("--day", type=_day, help="day to ask about, YYYY-MM-DD (default: today)")
     agreements.add_argument("--days", type=_count, default=90, help="unused: how far back to look")
-    bench = add("bench", "speed as ratios, measured in one run", _bench, data=False)
-    bench.add_argument("--quick", action="store_true", help="seconds instead of minutes, embedded only")
+    _bench_options(add("bench", "speed as ratios, measured in one run", _bench, data=False))
     run = add("run", "the hub's processes", _run)
     run.add_argument("part", choices=("gateway", "exchange", "adapters", "all"))
     run.add_argument("--until-idle", action="store_true", help="end when nothing can be moved any more")
@@ -126,12 +126,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _bench_options(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("what", nargs="?", choices=("year",), help="year: a year of episodes, start to end")
+    bench.add_argument("--quick", action="store_true", help="seconds instead of minutes, embedded only")
+    bench.add_argument("--only", type=_names, default=[], help="some of the measurements: R4,R8,latency")
+    bench.add_argument("--queued", type=_count, help="messages queued and stored for R7 (default 100000)")
+    bench.add_argument("--episodes", type=_count, default=101_981, help="of the year")
+    bench.add_argument("--engine", choices=("embedded", "real"), default="real", help="of the year")
+
+
 def _day(text: str) -> date:
     """A day, for argparse."""
     try:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError("is not a day as YYYY-MM-DD") from None
+
+
+def _names(text: str) -> list[str]:
+    """Names between commas, for argparse."""
+    return [name for name in text.split(",") if name]
 
 
 def _count(text: str) -> int:
@@ -265,13 +279,23 @@ def _matrix_table(rows: Sequence[Any]) -> Table:
 
 
 def _bench(given: argparse.Namespace) -> int:
-    from gateway.bench import bench, print_bench
+    from gateway.bench.report import print_bench, print_year
+    from gateway.bench.run import QUICK, Size, bench, names
 
-    figures = bench(quick=given.quick, show_progress=not given.json)
-    if given.json:
-        _print_json(figures)
-    else:
-        print_bench(figures, out)
+    if given.what == "year":
+        from gateway.bench.year import year
+
+        found = year(given.episodes, engine=given.engine, show_progress=not given.json)
+        _print_json(found) if given.json else print_year(found, out)
+        return GOOD if found["complete"] else WRONG
+    if unknown := set(given.only) - set(names()):
+        err.print(f"{len(unknown)} of the names are none: --only takes {', '.join(names())}", markup=False)
+        return MISUSED
+    size = QUICK if given.quick else Size()
+    if given.queued is not None:
+        size = replace(size, queued=given.queued)
+    found = bench(size=size, only=given.only, real=not given.quick, show_progress=not given.json)
+    _print_json(found) if given.json else print_bench(found, out)
     return GOOD
 
 

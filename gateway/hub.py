@@ -59,6 +59,7 @@ def open_hub(
     clock: Clock = utc_now,
     transport: Transport | None = None,
     wrap_broker: Callable[[Broker], Broker] = lambda broker: broker,
+    wrap_ledger: Callable[[Ledger], Ledger] = lambda ledger: ledger,
     alone: bool = True,
 ) -> Iterator[Hub]:
     """Opens the hub on *settings* and closes it afterwards. The first opening makes the data folder and the
@@ -75,7 +76,7 @@ def open_hub(
             settings.recipients, agreements.parties, has_mailboxes=not settings.embedded_broker
         )
         engine = _current_database(settings, alone=alone)
-        ledger = Ledger(engine, signer(settings), settings.origin, clock)
+        ledger = wrap_ledger(Ledger(engine, signer(settings), settings.origin, clock))
         catalogue, telemetry, keys = (
             published(test_numbers=not settings.production),
             Telemetry(),

@@ -54,7 +54,7 @@ def private_servers(folder: Path) -> Iterator[tuple[str, str]]:
     """
     database_url = os.environ.get("ISR_HUB_DATABASE_URL", "")
     broker_url = os.environ.get("ISR_HUB_BROKER_URL", "")
-    with contextlib.ExitStack() as stack, _ended_by_sigterm():
+    with contextlib.ExitStack() as stack, ended_by_sigterm():
         if not database_url:
             database_url = stack.enter_context(postgresql(_made(folder / "servers" / "postgresql")))
         if not broker_url:
@@ -198,7 +198,7 @@ class _NotStartedError(BadSettings):
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm() -> Iterator[None]:
     """Lets SIGTERM end the context like Ctrl-C does; otherwise the servers would be left running."""
     if threading.current_thread() is not threading.main_thread():
         yield

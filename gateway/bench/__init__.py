@@ -1,0 +1,1 @@
+"""The hub's speed, measured beside what it is compared with, in one run."""

@@ -1,0 +1,145 @@
+"""What much of everything costs: the same messages carried with many queued and stored, beside few."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from broker.broker import SUBMISSIONS, Outgoing
+from broker.outbox import remember
+from consent.ledger import Entry
+from consent.people import person_key
+from consent.placing import case_person, case_table
+from gateway.bench.figures import Side, median
+from gateway.bench.load import NOW, SENDER, Nowhere, renamed, submissions
+from gateway.bench.processes import child, peak_megabytes, servers_megabytes
+from gateway.bench.run import Run
+from gateway.hub import Hub, open_hub
+from gateway.settings import Settings
+from schemas.clock import rfc3339
+from schemas.message import Message
+
+_CHUNK = 1000
+_PARTS = 5
+
+
+def measure(run: Run) -> None:
+    """R7 and R7-memory: a process for each size, so that its peak is its own."""
+    size_few, many = run.size.few, max(run.size.queued, run.size.few)
+    found = {size: _with(run, size) for size in dict.fromkeys((size_few, many))}
+    few, lots = found[size_few], found[many]
+    run.findings.ratio(
+        "R7",
+        lots["cost"] / few["cost"],
+        Side(f"with {many:,} queued and stored", lots["cost"], "µs a disclosure"),
+        Side(f"with {size_few:,}", few["cost"], "µs a disclosure"),
+        _PARTS,
+    )
+    run.findings.ratio(
+        "R7-memory",
+        lots["memory"] / few["memory"],
+        Side(f"exchange process with {many:,} queued and stored", lots["memory"], "MB at its peak"),
+        Side(f"with {size_few:,}", few["memory"], "MB at its peak"),
+        1,
+    )
+    for size, servers in ((size_few, few["servers"]), (many, lots["servers"])):
+        for name, megabytes in servers.items():
+            run.findings.figure("memory", f"{name} with {size:,} queued and stored", megabytes, "MB")
+
+
+def _with(run: Run, size: int) -> dict[str, Any]:
+    natives = run.natives(min(300, run.size.episodes))
+    with run.own_folder() as folder:
+        if run.servers is None:
+            return _measured(run, Settings(data=folder), size, natives)
+        with run.servers.settings(folder) as settings:
+            return _measured(run, settings, size, natives)
+
+
+def _measured(run: Run, settings: Settings, size: int, natives: Sequence[Any]) -> dict[str, Any]:
+    with child(grow, settings, size, run.size.few, list(natives)) as one:
+        while True:
+            word, value = one.answer()
+            if word == "found":
+                return dict(value)
+            if word == "filled":
+                one.tell(servers_megabytes())
+            else:
+                run.step(f"{word} {value:,} of {size:,}")
+
+
+def grow(ours: Connection, settings: Settings, size: int, few: int, natives: Sequence[Any]) -> None:
+    """In a process of its own: stores and queues *size*, carries *few*, and says what that took."""
+    with open_hub(settings, clock=lambda: NOW, transport=Nowhere()) as hub:
+        bodies = submissions(hub, natives)
+        for n in range(0, size, _CHUNK):
+            _store(hub, bodies, n, min(_CHUNK, size - n))
+            ours.send(("storing", n))
+        waiting = renamed(bodies, size, "queued")
+        queued = 0
+        while part := list(islice(waiting, _CHUNK)):
+            hub.broker.publish([Outgoing(SUBMISSIONS, body, _headers(body)) for body in part])
+            queued += len(part)
+            ours.send(("queueing", queued))
+        ours.send(("filled", size))
+        servers = ours.recv()
+        costs = []
+        for _ in range(_PARTS):
+            before = _disclosures(hub)
+            started, moved = perf_counter(), 0
+            while moved < few // _PARTS and (count := hub.exchange.carry(few // _PARTS)):
+                moved += count
+            costs.append((perf_counter() - started) / max(1, _disclosures(hub) - before) * 1e6)
+        found = {"cost": median(costs), "memory": peak_megabytes(), "servers": servers}
+        ours.send(("found", found))
+
+
+def _disclosures(hub: Hub) -> int:
+    return int(
+        sum(
+            sample.value
+            for metric in hub.telemetry.decisions.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total") and sample.labels.get("outcome") in ("permit", "reduced")
+        )
+    )
+
+
+def _headers(body: bytes) -> dict[str, str]:
+    message = Message.from_json(orjson.loads(body))
+    return {"id": message.id, "type": message.type, "source": message.source}
+
+
+def _store(hub: Hub, bodies: Sequence[bytes], first: int, count: int) -> None:
+    """As much as *count* messages leave behind: inbox, people, cases, and an entry each."""
+    at = rfc3339(NOW)
+    with hub.engine.begin() as connection:
+        keys = [f"{n:032x}" for n in range(first, first + count)]
+        remember(connection, {(SENDER, key): bytes(32) for key in keys}, at)
+        connection.execute(
+            sa.insert(person_key),
+            [{"key": bytes.fromhex(key) * 2, "pseudonym": key} for key in keys],
+        )
+        facts = _facts(len(bodies))
+        connection.execute(
+            sa.insert(case_table),
+            [{"id": f"stored-{key}", "number": -1 - first - n, "facts": facts} for n, key in enumerate(keys)],
+        )
+        connection.execute(
+            sa.insert(case_person), [{"pseudonym": key, "case_id": f"stored-{key}"} for key in keys]
+        )
+        hub.ledger.append(connection, list(_entries(keys, at)))
+
+
+def _entries(keys: Sequence[str], at: str) -> Iterator[Entry]:
+    for key in keys:
+        body = {"v": 1, "kind": "refusal", "at": at, "source": SENDER, "message": key, "party": "msd"}
+        yield Entry("refusal", SENDER, key, "msd", {**body, "reasons": ["no-clause"] * 20})
+
+
+def _facts(length: int) -> str:
+    return '{"stored": "' + "x" * 1000 + str(length) + '"}'

@@ -1,0 +1,218 @@
+"""The bench measures what it says, on both engines, and leaves nothing behind. No figure is held to anything
+here: how fast the hub is, is for people to read.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pika
+import psycopg
+import pytest
+
+from broker.broker import Outgoing
+from broker.rabbitmq import RabbitBroker
+from consent import inputs
+from consent.ledger import Entry
+from consent.policy import decide_each
+from gateway.bench import relays
+from gateway.bench.decisions import cedar, narrowed, widened
+from gateway.bench.figures import TARGETS, Target
+from gateway.bench.load import Addresses, accepted, carried, embedded_hub, episodes
+from gateway.bench.parts import step_of
+from gateway.bench.run import Size, bench, names
+from gateway.bench.year import year
+from gateway.command import main
+from gateway.hub import Hub
+from schemas.database import reading
+from tests import servers
+
+TINY = Size(
+    repetitions=1, episodes=12, requests=70, entries=1200, appended=300, few=20, queued=40, submissions=3
+)
+
+
+@pytest.fixture(scope="module")
+def addresses(rabbitmq_server: servers.RabbitServer, postgresql_url: str) -> Addresses:
+    if rabbitmq_server.management is None:
+        pytest.skip("needs RabbitMQ's management API")
+    return Addresses(postgresql_url, rabbitmq_server.url, rabbitmq_server.management)
+
+
+def left(addresses: Addresses) -> list[str]:
+    """The databases that the bench made and did not remove."""
+    with psycopg.connect(servers.driver_url(addresses.database)) as connection:
+        rows = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'bench%'")
+        return [name for (name,) in rows]
+
+
+ON_SERVERS = ["R1", "R2", "R3", "R5", "R5-append", "workers", "latency"]
+
+
+def test_bench_measures_beside_real_servers_and_leaves_nothing(
+    addresses: Addresses, rabbitmq_server: servers.RabbitServer
+) -> None:
+    found = bench(size=TINY, only=ON_SERVERS, addresses=addresses, show_progress=False)
+
+    assert [ratio["id"] for ratio in found["ratios"]] == ["R1", "R2", "R3", "R5", "R5-append"]
+    for ratio in found["ratios"]:
+        assert min(ratio["value"], ratio["ours"]["value"], ratio["beside"]["value"]) > 0, ratio["id"]
+    assert {f["topic"] for f in found["figures"]} == {"journey", "ledger", "workers", "latency"}
+    assert left(addresses) == []
+    assert b'"bench-' not in rabbitmq_server.call("GET", "/api/vhosts")
+
+
+def test_bench_measures_the_embedded_engine_alone() -> None:
+    only = sorted(set(names()) - set(ON_SERVERS))
+
+    found = bench(size=TINY, only=only, real=False, show_progress=False)
+
+    assert [ratio["id"] for ratio in found["ratios"]] == [n for n in TARGETS if n not in ON_SERVERS]
+    assert all(ratio["value"] > 0 for ratio in found["ratios"])
+    assert {f["topic"] for f in found["figures"]} >= {"parts", "decide", "what-if", "ledger", "batches"}
+    assert [f for f in found["figures"] if f["value"] is None] == []
+    assert found["machine"]["fdatasync_ms"] > 0
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_bench_says_what_it_cannot_measure_and_how_it_could(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cedarpy", None)
+
+    found = bench(size=TINY, only=["R1", "R4"], real=False, show_progress=False)
+
+    missing = {ratio["id"]: ratio["why"] for ratio in found["ratios"] if ratio["value"] is None}
+    assert set(missing) == {"R1", "R4"}
+    assert "RabbitMQ" in missing["R1"]
+    assert "pip install cedarpy" in missing["R4"]
+
+
+def test_bench_by_command_measures_only_what_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--quick", "--only", "R5-append", "--json"]) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert [ratio["id"] for ratio in found["ratios"]] == ["R5-append"]
+    assert {figure["topic"] for figure in found["figures"]} == {"ledger"}
+
+
+def test_bench_does_not_guess_what_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--only", "R9"]) == 2
+
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert [name for name in names() if name not in said] == []
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "verdict"),
+    [
+        pytest.param(0.8, True, "goal", id="goal"),
+        pytest.param(0.5, True, "hold", id="hold"),
+        pytest.param(0.4, True, "short", id="short"),
+        pytest.param(0.4, False, "goal", id="less-goal"),
+        pytest.param(0.7, False, "hold", id="less-hold"),
+        pytest.param(0.9, False, "short", id="less-short"),
+    ],
+)
+def test_verdict_says_whether_a_ratio_is_met(value: float, at_least: bool, verdict: str) -> None:
+    hold, goal = (0.5, 0.8) if at_least else (0.8, 0.5)
+
+    assert Target("", hold, goal, at_least).verdict(value) == verdict
+
+
+@pytest.mark.parametrize("engine", ["embedded", "real"])
+def test_year_arrives_whole_and_verifies(addresses: Addresses, engine: str) -> None:
+    found = year(30, engine=engine, addresses=addresses, show_progress=False)
+
+    assert found["complete"]
+    assert found["submissions"] == 30
+    assert found["disclosures"] == found["delivered"] > 30
+    assert found["ledger"]["verified"]
+    # An entry for each decision, and one for the end of each delivery.
+    assert found["ledger"]["entries"] == sum(found["decisions"].values()) + found["delivered"]
+    assert min(found["disk_mb"]["database"], *found["peak_mb"].values()) > 0
+    assert left(addresses) == []
+
+
+def counts(url: str) -> dict[str, int]:
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        channel = connection.channel()
+        return {
+            name: channel.queue_declare(name, passive=True).method.message_count
+            for name in (relays.SOURCE, *relays.TARGETS)
+        }
+
+
+@pytest.mark.parametrize("library", ["pika", "FastStream"])
+def test_relay_takes_each_message_and_sends_six(rabbitmq_url: str, library: str) -> None:
+    """What the hub is compared with does what is said of it."""
+    broker = RabbitBroker(rabbitmq_url)
+    messages = [Outgoing(relays.SOURCE, b"in", {})] * 40
+    with relays.queues(rabbitmq_url):
+        if library == "pika":
+            seconds = relays.pika_relay(rabbitmq_url, b"out", 40, lambda: broker.publish(messages))
+        else:
+            broker.publish(messages)
+            seconds = relays.faststream_relay(rabbitmq_url, b"out", 40)
+        found = counts(rabbitmq_url)
+    broker.close()
+
+    assert seconds > 0
+    assert found == {relays.SOURCE: 0, **dict.fromkeys(relays.TARGETS, 40)}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with embedded_hub(tmp_path_factory.mktemp("bench")) as hub:
+        accepted(hub, episodes(12))
+        carried(hub)
+        yield hub
+
+
+def test_clauses_of_other_parties_change_no_decision(hub: Hub) -> None:
+    more = widened(hub.agreements, 500)
+    with reading(hub.engine).connect() as connection:
+        for asked in inputs.stored(connection):
+            present, wider = (
+                list(decide_each(a, asked.question, a.candidates(asked.question.cases[0].site, "police")))
+                for a in (hub.agreements, more)
+            )
+            assert present == wider
+
+    assert sum(len(agreement.clauses) for agreement in more) == 500
+
+
+def test_cedar_is_asked_under_the_same_clauses(hub: Hub) -> None:
+    """Somebody is allowed, somebody is not, and asking by class is a question for each class."""
+    with reading(hub.engine).connect() as connection:
+        question = next(inputs.stored(connection)).question
+    asking = cedar(hub.agreements, [question])
+    assert asking is not None
+    by_party, by_class, requests = asking
+
+    assert {answer.allowed for answer in by_party(question)} == {True, False}
+    assert len(by_class(question)) == requests(question) > len(by_party(question))
+
+
+def test_draft_of_the_bench_would_change_something(hub: Hub, tmp_path: Path) -> None:
+    before = {(a.id, c.id): c.grants for a in hub.agreements for c in a.clauses}
+    after = {(a.id, c.id): c.grants for a in narrowed(hub.agreements) for c in a.clauses}
+
+    assert before.keys() == after.keys()
+    assert before != after
+
+
+def test_look_belongs_to_the_step_it_finds(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def encode(entry: Entry) -> bytes:
+        seen.append(step_of(sys._getframe()))
+        return whole(entry)
+
+    whole = Entry.encode
+    monkeypatch.setattr(Entry, "encode", encode)
+    accepted(hub, episodes(13)[12:])
+    carried(hub)
+
+    assert set(seen) == {"ledger"}
+    assert step_of(sys._getframe()) == "the rest"
