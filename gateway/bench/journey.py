@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from adapters.adapter import Native
 from broker.broker import Outgoing
-from consent.ledger import Checkpoint, Entry, Ledger
+from consent.ledger import Checkpoint, Entry, Ledger, Written
 from gateway.bench import relays
 from gateway.bench.figures import Side, median
 from gateway.bench.load import accepted, carried, delivered, embedded_hub, waiting
@@ -28,7 +28,7 @@ class WithoutLedger(Ledger):
         self.__dict__.update(ledger.__dict__)
         self._numbers = 0
 
-    def append(self, connection: sa.Connection, entries: Sequence[Entry]) -> range:  # noqa: ARG002
+    def append(self, connection: sa.Connection, entries: Sequence[Entry | Written]) -> range:  # noqa: ARG002
         """Numbers for *entries*."""
         first, self._numbers = self._numbers, self._numbers + len(entries)
         return range(first, self._numbers)

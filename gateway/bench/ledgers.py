@@ -10,11 +10,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import orjson
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from consent.ledger import Entry, Ledger, Signer
+from consent.ledger import Entry, Ledger, Signer, Written
 from consent.verify import verify
 from gateway.bench.figures import Side, median
 from gateway.bench.journey import NO_SERVERS
@@ -23,9 +24,11 @@ from gateway.bench.run import Run
 from gateway.hub import migrate
 from gateway.sandbox.servers import driver_url
 from gateway.settings import Settings
+from schemas.canonical import canonical_trusted
 from schemas.database import open_database, reading
 
 _ORIGIN = "isr-hub.example.nz/bench"
+_PART = 20_000  # entries held in memory at a time
 _BATCH = 2000  # as 200 messages to ten parties make
 _PLAIN = (
     "CREATE TABLE plain (idx bigint PRIMARY KEY, leaf bytea NOT NULL, entry bytea NOT NULL, "
@@ -43,7 +46,7 @@ def measure_append(run: Run) -> None:
     """R5-append: entries into PostgreSQL beside the same rows without a tree; memory and reads of a growing
     ledger.
     """
-    entries = _entries(run, run.size.appended)
+    bodies = _bodies(run)
     if run.servers is None:
         run.findings.missing("R5-append", NO_SERVERS)
     else:
@@ -58,7 +61,7 @@ def measure_append(run: Run) -> None:
                     plain.execute(statement)
                 plain.commit()
                 for repetition in range(n):
-                    fresh = list(_renamed(entries, repetition))
+                    fresh = _entries(bodies, run.size.appended, repetition)
                     ours.append(len(fresh) / _append(engine, ledger, fresh))
                     inserted.append(len(fresh) / _rows(plain, fresh, repetition * 2, _executed))
                     copied.append(len(fresh) / _rows(plain, fresh, repetition * 2 + 1, _copied))
@@ -71,10 +74,10 @@ def measure_append(run: Run) -> None:
             n,
         )
         run.findings.figure("ledger", "COPY of the same rows, indexed alike", median(copied), "rows/s", n)
-    _growing(run, entries)
+    _growing(run, bodies)
 
 
-def _growing(run: Run, entries: Sequence[Entry]) -> None:
+def _growing(run: Run, bodies: Sequence[dict[str, Any]]) -> None:
     """What the sequencer holds, and what a proof reads, as the ledger grows."""
     sizes = [s for s in (1_000, 10_000, 100_000, 1_000_000) if s <= run.size.entries]
     with run.own_folder() as folder:
@@ -84,7 +87,7 @@ def _growing(run: Run, entries: Sequence[Entry]) -> None:
         for size in sizes:
             run.step(f"a ledger of {size:,} entries")
             while held < size:
-                part = list(_renamed(entries[: size - held], 1000 + round_))
+                part = _entries(bodies, min(_PART, size - held), 1000 + round_)
                 _append(engine, ledger, part)
                 held += len(part)
                 round_ += 1
@@ -139,7 +142,7 @@ def _reads(engine: sa.Engine) -> Iterator[list[str]]:
 def measure_verify(run: Run) -> None:
     """R8: the whole ledger verified from a data folder, beside SHA-256 over the same bytes."""
     run.step(f"making a ledger of {run.size.entries:,} entries")
-    entries = _entries(run, min(run.size.entries, run.size.appended))
+    bodies = _bodies(run)
     with run.own_folder() as folder:
         settings = Settings(data=folder, origin=_ORIGIN)
         migrate(settings)
@@ -149,8 +152,9 @@ def measure_verify(run: Run) -> None:
         ledger.start()
         held = 0
         while held < run.size.entries:
-            _append(engine, ledger, list(_renamed(entries, held)))
-            held += len(entries)
+            part = _entries(bodies, min(_PART, run.size.entries - held), held)
+            _append(engine, ledger, part)
+            held += len(part)
             ledger.sign()
         with reading(engine).connect() as connection:
             table = sa.text("SELECT entry FROM ledger_entry ORDER BY idx")
@@ -182,32 +186,31 @@ class _Keeping(Ledger):
 
     def __init__(self, ledger: Ledger) -> None:
         self.__dict__.update(ledger.__dict__)
-        self.made: list[Entry] = []
+        self.made: list[bytes] = []
 
-    def append(self, connection: sa.Connection, entries: Sequence[Entry]) -> range:
-        self.made += entries
+    def append(self, connection: sa.Connection, entries: Sequence[Entry | Written]) -> range:
+        self.made += [entry.encode() for entry in entries]
         return super().append(connection, entries)
 
 
-def _entries(run: Run, count: int) -> list[Entry]:
-    """*count* entries such as the exchange writes."""
-    made: list[Entry] = []
+def _bodies(run: Run) -> list[dict[str, Any]]:
+    """Entries such as the exchange writes."""
     with run.own_folder() as folder, embedded_hub(folder, _Keeping) as hub:
         accepted(hub, run.natives(min(300, run.size.episodes)))
         carried(hub)
-        if isinstance(hub.ledger, _Keeping):
-            made = hub.ledger.made
-    again: list[Entry] = []
-    while len(again) < count:
-        again += _renamed(made[: count - len(again)], len(again))
-    return again
+        made = hub.ledger.made if isinstance(hub.ledger, _Keeping) else []
+    return [orjson.loads(data) for data in made]
 
 
-def _renamed(entries: Sequence[Entry], round_: int) -> Iterator[Entry]:
-    """*entries* about other messages: a decision is recorded once."""
-    for n, entry in enumerate(entries):
-        message = f"{entry.message}.{round_}.{n}"
-        yield Entry(entry.kind, entry.source, message, entry.party, {**entry.body, "message": message})
+def _entries(bodies: Sequence[dict[str, Any]], count: int, round_: int) -> list[Written]:
+    """*count* entries like *bodies*, about other messages: a decision is recorded once."""
+    made = []
+    for n in range(count):
+        body = bodies[n % len(bodies)]
+        message = f"{body['message']}.{round_}.{n}"
+        data = canonical_trusted({**body, "message": message})
+        made.append(Written(body["kind"], body["source"], message, body["party"], data))
+    return made
 
 
 def _database(folder: Path) -> sa.Engine:
@@ -222,7 +225,7 @@ def _ledger(engine: sa.Engine) -> Ledger:
     return ledger
 
 
-def _append(engine: sa.Engine, ledger: Ledger, entries: Sequence[Entry]) -> float:
+def _append(engine: sa.Engine, ledger: Ledger, entries: Sequence[Written]) -> float:
     started = perf_counter()
     for start in range(0, len(entries), _BATCH):
         with engine.begin() as connection:
@@ -232,7 +235,7 @@ def _append(engine: sa.Engine, ledger: Ledger, entries: Sequence[Entry]) -> floa
 
 def _rows(
     plain: "psycopg.Connection[Any]",
-    entries: Sequence[Entry],
+    entries: Sequence[Written],
     round_: int,
     put: Callable[["psycopg.Cursor[Any]", Sequence[tuple[Any, ...]]], None],
 ) -> float:
