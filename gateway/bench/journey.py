@@ -1,17 +1,18 @@
 """The exchange end to end, in turns with the relays and with itself without a ledger."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
 from adapters.adapter import Native
 from broker.broker import Outgoing
+from broker.rabbitmq import RabbitBroker
 from consent.ledger import Checkpoint, Entry, Ledger, Written
 from gateway.bench import relays
 from gateway.bench.figures import Side, median
-from gateway.bench.load import accepted, carried, delivered, embedded_hub, waiting
+from gateway.bench.load import accepted, carried, delivered, drained, embedded_hub, submissions, waiting
 from gateway.bench.run import Run
 from gateway.hub import Hub
 
@@ -37,9 +38,9 @@ class WithoutLedger(Ledger):
         """A checkpoint of everything, signed by nobody."""
         return Checkpoint(self.origin, self._numbers, b"")
 
-    def delivered(self, connection: sa.Connection, disclosures: Sequence[str]) -> set[str]:  # noqa: ARG002
-        """Nobody has anything yet."""
-        return set()
+    def tlog_proofs(self, indices: Sequence[int]) -> list[str]:
+        """No proofs: what leaves under them would not be delivered."""
+        return [""] * len(indices)
 
 
 @dataclass(slots=True)
@@ -88,10 +89,12 @@ def _through(what: str, hub: Hub, natives: Sequence[Native], rates: _Rates) -> N
     rates.add(f"{what} accept", count, accepted(hub, natives))
     before = hub.ledger.head().size
     rates.add(what, count, carried(hub))
-    if not isinstance(hub.ledger, WithoutLedger):
-        rates.decisions += hub.ledger.head().size - before
-        rates.disclosures += waiting(hub)
-        rates.inputs += count
+    if isinstance(hub.ledger, WithoutLedger):
+        drained(hub)
+        return
+    rates.decisions += hub.ledger.head().size - before
+    rates.disclosures += waiting(hub)
+    rates.inputs += count
     moved, seconds = delivered(hub)
     if moved:
         rates.add(f"{what} deliver", moved, seconds)
@@ -107,13 +110,14 @@ def _relay(
     hub = hubs.get("real") or stack.enter_context(run.servers.hub(folder))
     url = hub.settings.broker_url
     stack.enter_context(relays.queues(url))
+    broker = stack.enter_context(closing(RabbitBroker(url)))
 
     def relay(n: int, natives: Sequence[Native], rates: _Rates) -> None:
-        bodies = [m.encode() for native in natives for m in hub.exchange.read("police", native).messages]
+        bodies = submissions(hub, natives)
         leaving = relays.typical(bodies)
 
         def fill() -> None:
-            hub.broker.publish([Outgoing(relays.SOURCE, body, {}) for body in bodies])
+            broker.publish([Outgoing(relays.SOURCE, body, {}) for body in bodies])
 
         if run.wanted & {"R1", "R2"}:
             run.step(f"the bare pika relay, {n} of {run.size.repetitions}")
@@ -122,7 +126,7 @@ def _relay(
         if "R3" in run.wanted:
             run.step(f"the FastStream relay, {n} of {run.size.repetitions}")
             part = bodies[: max(1, len(bodies) // 3)]  # it is slow, and no faster with more
-            hub.broker.publish([Outgoing(relays.SOURCE, body, {}) for body in part])
+            broker.publish([Outgoing(relays.SOURCE, body, {}) for body in part])
             with suppress(ImportError):  # `_tell` says so
                 rates.add("FastStream", len(part), relays.faststream_relay(url, leaving, len(part)))
             relays.empty(url)

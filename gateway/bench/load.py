@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from adapters.adapter import Native, Transport
+from broker.broker import deliveries_to
 from consent.ledger import Ledger
 from gateway.hub import Hub, migrate, open_hub
 from gateway.sandbox.day import five_f
@@ -195,7 +196,7 @@ def carried(hub: Hub) -> float:
 
 def waiting(hub: Hub) -> int:
     """How many disclosures wait for their recipients."""
-    return sum(hub.broker.depth(f"deliver.{party}") for party in hub.agreements.parties)
+    return sum(hub.broker.depth(deliveries_to(party)) for party in hub.agreements.parties)
 
 
 def delivered(hub: Hub) -> tuple[int, float]:
@@ -205,3 +206,10 @@ def delivered(hub: Hub) -> tuple[int, float]:
         while count := hub.exchange.deliver(party):
             total += count
     return total, perf_counter() - started
+
+
+def drained(hub: Hub) -> None:
+    """Takes what waits for recipients out of the queues, undelivered."""
+    for party in hub.agreements.parties:
+        while deliveries := hub.broker.receive(deliveries_to(party), 1000):
+            hub.broker.ack(deliveries)

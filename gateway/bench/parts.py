@@ -27,11 +27,13 @@ _STEPS = {
     "consent/operands.py": "decide",
     "consent/verdict.py": "decide",
     "consent/waiting.py": "what waits for a person",
+    "consent/proved.py": "proofs",
+    "consent/subjects.py": "people and cases",
+    "broker/sealed.py": "seal and open",
     "consent/minimise.py": "minimise",
     "consent/inputs.py": "keep the question",
     "gateway/record.py": "ledger",
     "consent/ledger.py": "ledger",
-    "consent/note.py": "ledger",
     "broker/outbox.py": "outbox",
     "broker/embedded.py": "publish",
     "broker/rabbitmq.py": "publish",
@@ -77,6 +79,8 @@ def step_of(frame: FrameType | None) -> str:
             found = ""  # a schema is also read by whoever places, decides and minimises
         if found == "publish" and code.co_name in ("receive", "ack", "depth"):
             found = "receive and acknowledge"
+        if code.co_name == "tlog_proofs":
+            step = "proofs"
         step = step or found
         frame = frame.f_back
     return step or "the rest"

@@ -71,8 +71,10 @@ def test_bench_measures_the_embedded_engine_alone() -> None:
 
     found = bench(size=TINY, only=only, real=False, show_progress=False)
 
-    assert [ratio["id"] for ratio in found["ratios"]] == [n for n in TARGETS if n not in ON_SERVERS]
-    assert all(ratio["value"] > 0 for ratio in found["ratios"])
+    measured = {ratio["id"]: ratio["value"] for ratio in found["ratios"]}
+    assert measured.pop("R5-append") is None  # R5 asks for it too, and it needs PostgreSQL
+    assert list(measured) == [name for name in TARGETS if name not in ON_SERVERS]
+    assert min(measured.values()) > 0
     assert {f["topic"] for f in found["figures"]} >= {"parts", "decide", "what-if", "ledger", "batches"}
     assert [f for f in found["figures"] if f["value"] is None] == []
     assert found["machine"]["fdatasync_ms"] > 0
