@@ -95,6 +95,29 @@ def stored(connection: sa.Connection) -> Iterator[Asked]:
         last = rows[-1].number
 
 
+def older(connection: sa.Connection, until: str, after: int, limit: int) -> list[tuple[int, Asked]]:
+    """Up to *limit* messages decided at or before *until* (RFC 3339, UTC) with a number above *after*, each
+    with its number.
+    """
+    query = (
+        sa.select(decision_input)
+        .where(decision_input.c.number > after, decision_input.c.at <= until)
+        .order_by(decision_input.c.number)
+        .limit(limit)
+    )
+    return [
+        (row.number, _decoded(row.source, row.message, row.at, row.asked))
+        for row in connection.execute(query)
+    ]
+
+
+def forget(connection: sa.Connection, numbers: Sequence[int]) -> None:
+    """Removes the messages with *numbers* in the caller's transaction: it is that of the entry that says
+    so.
+    """
+    connection.execute(sa.delete(decision_input).where(decision_input.c.number.in_(numbers)))
+
+
 def _decoded(source: str, message: str, at: str, asked: bytes) -> Asked:
     body = orjson.loads(asked)
     question = Question(

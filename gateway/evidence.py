@@ -278,7 +278,7 @@ def run(given: argparse.Namespace, settings: Settings, out: Console) -> int:
                 )
             else:
                 made = of_person(
-                    hub, viewer, _person(given.person), given.source, given.out, progress=_shown(given)
+                    hub, viewer, described(given.person), given.source, given.out, progress=_shown(given)
                 )
         except FileExistsError:
             out.print("there is something at the place of --out; evidence is never overwritten")
@@ -312,7 +312,7 @@ def _shown(given: argparse.Namespace) -> Callable[[Iterator[Row]], Iterator[Row]
     return lambda rows: iter(track(rows, "reading the ledger", console=console))
 
 
-def _person(path: Path) -> Mapping[str, Any]:
+def described(path: Path) -> Mapping[str, Any]:
     """The description of a person in the file *path*. Raises `InvalidMessage`, never repeating it."""
     try:
         data = (

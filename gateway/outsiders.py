@@ -57,6 +57,21 @@ def add_commands(add: _Add, out: Console) -> None:
         "--no-salts", action="store_true", help="a message's evidence without what opens it, to be passed on"
     )
     say_who_looks(evidence)
+    retention = add(
+        "retention", "what is kept how long, what is due, legal holds", lambda given: _retention(given, out)
+    )
+    retention.add_argument("action", choices=("list", "dispose", "hold", "release"))
+    retention.add_argument(
+        "words", nargs="*", help="list, dispose: one class (default: all); release: the id of the hold"
+    )
+    retention.add_argument("--rules", type=Path, help="file of classes (default: those of the hub)")
+    retention.add_argument("--reason", help="hold: why, such as access-request")
+    retention.add_argument("--person", type=Path, help="hold: file that describes a person, as for evidence")
+    retention.add_argument("--source", default="", help="hold: the party that knows the person")
+    retention.add_argument("--case", help="hold: a case")
+    retention.add_argument("--message", help="hold: a message")
+    retention.add_argument("--everything", action="store_true", help="hold: everything")
+    say_who_looks(retention)
 
 
 def say_who_looks(parser: argparse.ArgumentParser) -> None:
@@ -122,3 +137,9 @@ def _evidence(given: argparse.Namespace, out: Console) -> int:
     from gateway import evidence
 
     return evidence.run(given, from_environment(data=given.data), out)
+
+
+def _retention(given: argparse.Namespace, out: Console) -> int:
+    from gateway import keeping
+
+    return keeping.run(given, from_environment(data=given.data), out)

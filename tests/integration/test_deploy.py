@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ import yaml
 from prometheus_client import CollectorRegistry
 from psycopg import sql
 
-from gateway import migrations
+from consent.retention import load
+from gateway import disposal, migrations
+from gateway.access import Viewer
+from gateway.disposal import Disposal
 from gateway.hub import migrate, open_hub
 from gateway.sandbox.day import five_f
 from gateway.sandbox.population import stream
@@ -34,6 +38,8 @@ RABBITMQ = {
     "rabbitmq_alarms_memory_used_watermark",
     "rabbitmq_alarms_free_disk_space_watermark",
 }
+
+WHO = Viewer("0" * 32, "hub", "OPERATE", "DIS-2026-1")
 
 
 def rules() -> list[dict[str, Any]]:
@@ -114,11 +120,12 @@ def restricted(postgresql_empty_database: str) -> Iterator[str]:
     admin = servers.driver_url(postgresql_empty_database)
     place = sa.make_url(postgresql_empty_database)
     # Roles belong to the whole server, so the test's have names of their own.
-    owner, role = f"{place.database}_owner", f"{place.database}_hub"
+    owner, role, records = (f"{place.database}_{name}" for name in ("owner", "hub", "records"))
 
     def renamed(name: str) -> bytes:
         text = (DEPLOY / "postgresql" / name).read_text("utf-8")
         text = re.sub(r"\bisr_hub_owner\b", owner, text)
+        text = re.sub(r"\bisr_hub_records\b", records, text)
         return re.sub(r"\bisr_hub\b", role, text).encode()
 
     def url(user: str) -> str:
@@ -126,7 +133,7 @@ def restricted(postgresql_empty_database: str) -> Iterator[str]:
 
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(renamed("roles.sql"))
-        for name in (owner, role):
+        for name in (owner, role, records):
             connection.execute(
                 sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(name), sql.Literal("a-password"))
             )
@@ -134,7 +141,7 @@ def restricted(postgresql_empty_database: str) -> Iterator[str]:
         with psycopg.connect(servers.driver_url(url(owner)), autocommit=True) as own:
             own.execute(renamed("grants.sql"))
         yield url(role)
-        for name in (role, owner):
+        for name in (records, role, owner):
             connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
@@ -168,6 +175,26 @@ def test_hub_runs_as_a_role_that_cannot_change_the_ledger(
 
     assert size > len(natives)
     assert set(refused) == {psycopg.errors.InsufficientPrivilege}
+
+
+def test_only_the_role_for_records_disposes(restricted: str, rabbitmq_url: str, tmp_path: Path) -> None:
+    place = sa.make_url(restricted)
+    records = place.set(username=f"{str(place.username).removesuffix('hub')}records").render_as_string(False)
+    common = {"data": tmp_path, "broker_url": rabbitmq_url}
+    with open_hub(Settings(database_url=restricted, **common), clock=now) as hub:  # type: ignore[arg-type]
+        hub.exchange.accept("police", [five_f(i.family, i.episode) for i in stream(15, 2, days=1)])
+        hub.exchange.finish()
+        disposal.hold(hub, WHO, "complaint", "message", "x", "C-1")
+    later = now() + timedelta(days=800)
+    for url, may in ((restricted, False), (records, True)):
+        with open_hub(Settings(database_url=url, **common), clock=lambda: later) as hub:  # type: ignore[arg-type]
+            work = Disposal(hub, load(), WHO)
+            if may:
+                assert {d.rule.id: d.disposed for d in work.run()}["inbox"] == 2
+                assert hub.ledger.sign().size > 2
+            else:
+                with pytest.raises(sa.exc.ProgrammingError):
+                    work.run()
 
 
 def test_grants_name_every_table_of_postgresql() -> None:
