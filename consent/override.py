@@ -11,8 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from consent.agreement import BreakGlass
-from consent.clause import THREATS
+from consent.clause import THREATS, BreakGlass
 from schemas.errors import AlreadyDecided, InvalidMessage, NotAuthorised, Problem
 
 REVIEW_WORKING_DAYS = 1

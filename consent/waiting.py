@@ -190,7 +190,7 @@ class Pending:
         self._kept: dict[tuple[str, str], tuple[Message, Placed, Mapping[str, str]]] = {}
         self._duties: dict[tuple[str, str, str, str], tuple[str | None, str]] = {}
         self._answered: dict[str, str] = {}
-        self.used: list[tuple[str, Message, str, tuple[str, ...]]] = []
+        self._used: list[tuple[str, Message, str, tuple[str, ...]]] = []
 
     def leaves(self, message: Message, placed: Placed) -> dict[str, Leave]:
         """What people decided for single recipients of *message*, by party; {} nearly always."""
@@ -220,9 +220,13 @@ class Pending:
                 for case in placed.cases:
                     running = self._running.get(case.id, {}).get(decision.recipient)
                     if running is not None:
-                        self.used.append((running[0], message, decision.recipient, tuple(sorted(cited))))
+                        self._used.append((running[0], message, decision.recipient, tuple(sorted(cited))))
         if self._asked and (request := self._request_of(message)) is not None:
             self._answered[request.id] = message.id
+
+    def used_by_override(self) -> list[tuple[str, str, str, str]]:
+        """What left under an override: (override, source, message, party that received it)."""
+        return [(id, message.source, message.id, party) for id, message, party, _ in self._used]
 
     def entries(self) -> list[Entry]:
         """What goes into the ledger beside the decisions: each use of an override."""
@@ -245,7 +249,7 @@ class Pending:
                     "clauses": list(clauses),
                 },
             )
-            for id, m, party, clauses in self.used
+            for id, m, party, clauses in self._used
         ]
 
     def save(self, connection: sa.Connection) -> None:
@@ -425,6 +429,42 @@ def _row(row: sa.Row[Any]) -> Row:
     )
 
 
+def counts(connection: sa.Connection, at: str) -> dict[tuple[str, str, str], int]:
+    """How much waits at *at*: (what, holder, state) → number. What: `release`, `request`, a kind of duty, or
+    `review` of an override; state: `waiting`, `legal` or `overdue`.
+    """
+    found: dict[tuple[str, str, str], int] = {}
+
+    def add(what: str, holder: str, state: str, number: int) -> None:
+        found[what, holder, state] = found.get((what, holder, state), 0) + number
+
+    late = sa.case((referral.c.due < at, 1), else_=0)
+    query = (
+        sa.select(referral.c.kind, referral.c.holder, referral.c.state, late, sa.func.count())
+        .where(referral.c.state.in_([s.value for s in OPEN]))
+        .group_by(referral.c.kind, referral.c.holder, referral.c.state, late)
+    )
+    for kind, holder, state, is_late, number in connection.execute(query):
+        add(kind, holder, "overdue" if is_late else "legal" if state == State.LEGAL else "waiting", number)
+    late = sa.case((duty.c.due < at, 1), else_=0)
+    query = (
+        sa.select(duty.c.kind, duty.c.party, late, sa.func.count())
+        .where(duty.c.state == "")
+        .group_by(duty.c.kind, duty.c.party, late)
+    )
+    for kind, party, is_late, number in connection.execute(query):
+        add(kind, agency_of(party), "overdue" if is_late else "waiting", number)
+    late = sa.case((override.c.review_due < at, 1), else_=0)
+    query = (
+        sa.select(override.c.party, late, sa.func.count())
+        .where(override.c.state.in_([OverrideState.OPEN.value, OverrideState.CLOSED.value]))
+        .group_by(override.c.party, late)
+    )
+    for party, is_late, number in connection.execute(query):
+        add("review", agency_of(party), "overdue" if is_late else "waiting", number)
+    return found
+
+
 def end(connection: sa.Connection, row: Row, state: State, reason: str, at: str) -> bool:
     """Moves *row* to *state* in the caller's transaction, if nobody was faster; says whether it did. The
     submission goes when nothing open needs it any more.
@@ -501,6 +541,7 @@ __all__ = [
     "Pending",
     "Row",
     "Waiting",
+    "counts",
     "disclosure_id",
     "duty",
     "end",

@@ -30,6 +30,7 @@ PURPOSES: Mapping[str, str] = {
     "ADM-BREACH": "a privacy breach (Part 6)",
     "ADM-AUDIT": "an audit, or the privacy officer's own checks (section 201)",
     "ADM-REPORT": "a report on the agreements (section 154)",
+    "DECIDE": "deciding for the agency that holds it, or was asked (Family Violence Act s 24)",
     "OPERATE": "keeping the hub running",
 }
 ONE_LOOK_SECONDS = 300.0

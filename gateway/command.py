@@ -16,7 +16,7 @@ from rich.table import Table
 
 from consent.verify import add_arguments
 from consent.verify import run as verify_ledger
-from gateway import outsiders
+from gateway import officers, outsiders
 from gateway.settings import Settings, from_environment
 from schemas.errors import BadSettings, HubError
 
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("message")
     outsiders.say_who_looks(explain)
     outsiders.add_commands(add, out)
+    officers.add_commands(add, out)
     agreements = add("agreements", "what the agreements grant, and would do", _agreements, data=False)
     agreements.add_argument("action", choices=("check", "matrix", *FORESIGHT))
     agreements.add_argument("--folder", type=Path, help="default: the agreements in force")

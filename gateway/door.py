@@ -33,6 +33,7 @@ from gateway.exchange import Receipt
 from gateway.explain import outward
 from gateway.hub import Hub
 from gateway.intake import content_of, natives_of
+from gateway.referrals import Referrals
 from schemas.database import reading
 from schemas.errors import HubError, NotAuthenticated, NotAuthorised, NotFound
 
@@ -149,6 +150,7 @@ def _operations(app: FastAPI, hub: Hub, gate: Gate) -> None:
         mailboxes = map(mailbox_of, hub.recipients.mailboxes())
         for queue in (SUBMISSIONS, *map(deliveries_to, sorted(hub.agreements.parties)), *mailboxes):
             hub.telemetry.queue_depth.labels(queue).set(hub.broker.depth(queue))
+        hub.telemetry.show_waiting(Referrals(hub).counts())
         return Response(generate_latest(hub.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 
 

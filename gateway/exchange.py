@@ -34,6 +34,8 @@ from consent.subjects import Subjects
 from consent.waiting import Waiting
 from gateway.disclose import Disclosing
 from gateway.due import decision_due
+from gateway.notices import Voice
+from gateway.overrides import used_notices
 from gateway.quarantine import canonical_native, packed, unpacked
 from gateway.record import delivered_entry
 from gateway.telemetry import Telemetry
@@ -93,6 +95,7 @@ class Exchange:
         self._waiting = Waiting(keys, decision_due)
         self._prover = Prover(lambda: [ledger.key], ledger.origin)
         self.outbox = Outbox(engine, broker, Seal(keys.queue), self._with_proofs)
+        self._voice = Voice(keys, agreements, catalogue.__getitem__)
         self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
 
     def accept(self, party: str, natives: Sequence[Native]) -> list[Receipt]:
@@ -306,6 +309,10 @@ class Exchange:
                     if outgoing is not None:
                         releases.append((len(entries), outgoing))
                     entries.append(entry)
+            for said, outgoing in used_notices(self._voice, pending.used_by_override(), self._clock()):
+                if outgoing is not None:
+                    releases.append((len(entries), outgoing))
+                entries.append(said)
             remember(connection, taken, at)
             batch.save(connection)
             inputs.keep(connection, deciding.asked)

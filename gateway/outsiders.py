@@ -81,7 +81,7 @@ def say_who_looks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--purpose",
         default="ADM-AUDIT",
-        help="ADM-ACCESS, ADM-CORRECT, ADM-BREACH, ADM-AUDIT (default), ADM-REPORT or OPERATE",
+        help="ADM-ACCESS, ADM-CORRECT, ADM-BREACH, ADM-AUDIT (default), ADM-REPORT, DECIDE or OPERATE",
     )
     parser.add_argument(
         "--reference", default="", help="the number of the request or file, such as AR-2026-31"

@@ -5,8 +5,9 @@ they are then, and leaves by the same way as everything else: minimise, ledger, 
 decline's share one key, so that a referral ends once, whoever decides at the same time.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,8 +17,9 @@ from broker.broker import Outgoing
 from consent import referral as rules
 from consent import waiting
 from consent.agreement import Agreements, Party
+from consent.decision import tags_of
 from consent.entry import ESCALATION, REFUSAL
-from consent.ledger import Entry
+from consent.ledger import Entry, Written
 from consent.minimise import minimise
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
@@ -26,6 +28,7 @@ from consent.referral import OPEN, RELEASE, Standing, State
 from consent.subjects import Subjects
 from consent.waiting import Kept, Row, Waiting
 from gateway.disclose import release_of
+from gateway.notices import Voice
 from gateway.record import Recorder
 from schemas.canonical import canonical_trusted
 from schemas.catalogue import MessageType, holdings
@@ -39,23 +42,18 @@ _NUMBER = Facet("ID-XREF")
 Cell = tuple[str, str]  # role, class
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Who decides: for the agency of *party*, in *capacity* (`consent.referral.CAPACITIES`), by *name* as the
-    agency knows its staff. The name is kept as a keyed digest only.
+class Person(NamedTuple):
+    """Who decides: an *officer* (a keyed digest, see `gateway.access.officer_of`) of *party*, in *capacity*
+    (`consent.referral.CAPACITIES`).
     """
 
     party: str
     capacity: str
-    name: str
+    officer: str
 
-    def digest(self, keys: Keys) -> str:
-        """The person in the ledger: the same for the same name at the same agency."""
-        return keys.salt("staff", agency_of(self.party), self.name.strip().casefold())[:16].hex()
-
-    def written(self, keys: Keys) -> dict[str, str]:
+    def written(self) -> dict[str, str]:
         """The person as an entry names one."""
-        return {"party": self.party, "capacity": self.capacity, "person": self.digest(keys)}
+        return {"party": self.party, "capacity": self.capacity, "officer": self.officer}
 
 
 class Draft(NamedTuple):
@@ -115,6 +113,7 @@ class Deciding:
             cases=placed.cases,
             at=at,
             elsewhere=placed.elsewhere,
+            tags=tags_of(placed.data),
             leave=leave,
         )
         decision = decide(self._agreements(), question, recipient)
@@ -143,6 +142,7 @@ class Referrals:
         self._hub = hub
         self._waiting = Waiting(hub.keys, lambda at, *_: at)
         self._deciding = Deciding(hub.keys, lambda: hub.agreements, lambda name: hub.catalogue[name])
+        self._voice = Voice(hub.keys, lambda: hub.agreements, lambda name: hub.catalogue[name])
 
     def open(self, holder: str = "") -> list[Row]:
         """What waits, the most urgent first; for *holder*'s people only when it is given."""
@@ -152,6 +152,11 @@ class Referrals:
         """The referrals that match; see `consent.waiting.rows`."""
         with reading(self._hub.engine).begin() as connection:
             return waiting.rows(connection, **wanted)
+
+    def counts(self) -> dict[tuple[str, str, str], int]:
+        """How much waits for people now; see `consent.waiting.counts`."""
+        with reading(self._hub.engine).begin() as connection:
+            return waiting.counts(connection, rfc3339(self._hub.clock()))
 
     def one(self, id: str) -> Row:
         """The referral *id*. Raises `NotFound`."""
@@ -227,7 +232,7 @@ class Referrals:
                 at,
                 {
                     "referral": {"source": row.source, "message": row.message},
-                    "decided_by": person.written(hub.keys),
+                    "decided_by": person.written(),
                     "approved": [list(cell) for cell in sorted(given)],
                     "scrubbed": scrubbed,
                 },
@@ -235,8 +240,7 @@ class Referrals:
             if not waiting.end(connection, row, state, "", at):
                 raise AlreadyDecided("somebody else decided this just now")
             (number,) = hub.ledger.append(connection, [entry])
-            numbered = replace(outgoing, headers={**outgoing.headers, "entry": str(number)})
-            hub.exchange.outbox.enqueue(connection, [(number, numbered)])
+            hub.exchange.outbox.enqueue(connection, [(number, _numbered(outgoing, number))])
         # ‖ Committed: the referral ended, its release is recorded and in the outbox, its submission is gone
         # if nothing else needs it. A crash here leaves it unsigned and unpublished, as after `carry`: the
         # next `publish`, or the start of the exchange, goes on from here.
@@ -270,9 +274,20 @@ class Referrals:
                 if (state := rules.escalated(row.standing, now)) is not None
                 and waiting.end(connection, row, state, "", at)
             ]
-            hub.ledger.append(
-                connection,
-                [_escalation(row, "overdue", at, self._hub.agreements.version_hash) for row in late],
+            version = hub.agreements.version_hash
+            entries: list[Entry | Written] = [_escalation(row, "overdue", at, version) for row in late]
+            leaving: list[tuple[int, Outgoing]] = []
+            for holder, number in sorted(Counter(row.holder for row in late).items()):
+                to = next((p.id for _, p in sorted(hub.agreements.parties.items()) if p.agency == holder), "")
+                if to:
+                    notice = {"about": "referrals-overdue", "count": number}
+                    said, outgoing = self._voice.says(to, notice, f"overdue\n{holder}\n{at}", now)
+                    if outgoing is not None:
+                        leaving.append((len(entries), outgoing))
+                    entries.append(said)
+            numbers = hub.ledger.append(connection, entries)
+            hub.exchange.outbox.enqueue(
+                connection, [(numbers[i], _numbered(out, numbers[i])) for i, out in leaving]
             )
         # ‖ As after `approve`.
         if late:
@@ -289,7 +304,7 @@ class Referrals:
                 return state  # with the lawyers already
             if not waiting.end(connection, row, state, reason, at):
                 raise AlreadyDecided("somebody else decided this just now")
-            by = person.written(hub.keys)
+            by = person.written()
             version = hub.agreements.version_hash
             entry = (
                 _escalation(row, "legal", at, version, by, reason)
@@ -343,6 +358,10 @@ class Referrals:
             **{name: {} for name in ("given", "conditions", "referred")},
         }
         return Entry(REFUSAL, source, row.id, row.party, body)
+
+
+def _numbered(outgoing: Outgoing, number: int) -> Outgoing:
+    return replace(outgoing, headers={**outgoing.headers, "entry": str(number)})
 
 
 def _gives(found: Again, cell: Cell) -> bool:

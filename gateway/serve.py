@@ -10,6 +10,7 @@ import json
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from broker.retry import LONGEST_RECONNECT_SECONDS, backoff, classify
 from gateway.amqp_door import take_in
 from gateway.door import create_app
 from gateway.hub import Hub, open_hub
+from gateway.referrals import Referrals
 from gateway.settings import Settings, address_of
 
 log = logging.getLogger("isr_hub.serve")
@@ -28,6 +30,7 @@ PARTS = ("gateway", "exchange", "adapters")
 _WAIT_SECONDS = (
     0.25  # how long an idle loop waits for the first message before it looks whether it should end
 )
+_WATCH_SECONDS = 60.0
 _Step = Callable[[float], int]  # moves what is there, waiting at most so many seconds for it; says how much
 
 
@@ -76,6 +79,7 @@ def _steps(hub: Hub, parts: tuple[str, ...]) -> Mapping[str, _Step]:
         steps["AMQP door"] = lambda seconds: take_in(hub, wait_seconds=seconds)
     if "exchange" in parts:
         steps["exchange"] = _carry(hub)
+        steps["deadlines"] = _watch(hub)
     if "adapters" in parts:
         for party in sorted(hub.agreements.parties):
             steps[f"adapter {party}"] = _deliver(hub, party)
@@ -90,6 +94,20 @@ def _carry(hub: Hub) -> _Step:
             # what a crash left unsigned or unpublished.
             hub.exchange.publish()
         return carried
+
+    return step
+
+
+def _watch(hub: Hub) -> _Step:
+    """Escalates what nobody decided in time, once a minute."""
+    referrals, next_at = Referrals(hub), [0.0]
+
+    def step(seconds: float) -> int:
+        if time.monotonic() < next_at[0]:
+            time.sleep(seconds)
+            return 0
+        next_at[0] = time.monotonic() + _WATCH_SECONDS
+        return len(referrals.escalate())
 
     return step
 

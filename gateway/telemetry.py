@@ -3,6 +3,7 @@ bounded, never about a person.
 """
 
 from collections import Counter as Tally
+from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -44,6 +45,10 @@ class Telemetry:
         self.considered = self._counter(
             "isr_considered", "What people of the holder decided on", "holder", "ending"
         )
+        self.overrides = self._counter("isr_overrides", "Break-glass, asked for or done", "party", "outcome")
+        self.waiting = Gauge(
+            "isr_waiting", "What waits for a person", ("what", "holder", "state"), registry=self.registry
+        )
         self.deliveries = self._counter("isr_deliveries", "Deliveries ended", "party", "outcome")
         self.unproved = self._counter(
             "isr_deliveries_unproved", "Deliveries stopped because the ledger does not have them", "party"
@@ -73,6 +78,12 @@ class Telemetry:
             withheld.update(dict.fromkeys(WITHHELD.words(held), number))
         for (name, reason), number in withheld.items():
             self.withheld.labels(name, reason).inc(number)
+
+    def show_waiting(self, counts: Mapping[tuple[str, str, str], int]) -> None:
+        """Sets what waits for people to *counts*: (what, holder, state) → number."""
+        self.waiting.clear()
+        for labels, number in counts.items():
+            self.waiting.labels(*labels).set(number)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, registry=self.registry)

