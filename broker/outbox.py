@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from broker.broker import Broker, Outgoing
 from broker.sealed import Seal
-from schemas.database import BigInt, metadata, reading
+from schemas.database import BigInt, add_rows, metadata, reading
 
 outbox = sa.Table(
     "outbox",
@@ -66,19 +66,11 @@ class Outbox:
 
     def enqueue(self, connection: sa.Connection, releases: Sequence[tuple[int, Outgoing]]) -> None:
         """Adds *releases* (ledger index, message) in the caller's transaction."""
-        if releases:
-            connection.execute(
-                sa.insert(outbox),
-                [
-                    {
-                        "number": n,
-                        "queue": o.queue,
-                        "headers": orjson.dumps(dict(o.headers)).decode(),
-                        "body": self._seal.close(o.queue, o.body),
-                    }
-                    for n, o in releases
-                ],
-            )
+        rows = [
+            (n, o.queue, orjson.dumps(dict(o.headers)).decode(), self._seal.close(o.queue, o.body))
+            for n, o in releases
+        ]
+        add_rows(connection, outbox, ("number", "queue", "headers", "body"), rows)
 
     def relay(self, below: int) -> int:
         """Publishes everything above the watermark and *below* a ledger index, in order, then raises the

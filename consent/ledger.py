@@ -23,7 +23,7 @@ from consent.note import Checkpoint, Key, Signer, TlogProof, add_signatures, ope
 from consent.witness import request
 from schemas.canonical import canonical_trusted
 from schemas.clock import Clock
-from schemas.database import BigInt, metadata, reading
+from schemas.database import BigInt, add_rows, metadata, reading
 from schemas.errors import AlreadyDecided, BadProof, LedgerContradiction, NotFound, TooLarge
 
 __all__ = ["Checkpoint", "Entry", "Ledger", "Signer", "Written"]
@@ -77,9 +77,7 @@ ledger_checkpoint = sa.Table(
 _SELECT_HEAD = "SELECT size, frontier, root FROM ledger_head WHERE id = 1"
 _INSERT_HEAD = "INSERT INTO ledger_head (id, size, frontier, root) VALUES (1, ?, ?, ?) ON CONFLICT DO NOTHING"
 _MOVE_HEAD = "UPDATE ledger_head SET size = ?, frontier = ?, root = ? WHERE id = 1 AND size = ? AND root = ?"
-_INSERT_ENTRIES = (
-    "INSERT INTO ledger_entry (idx, leaf, entry, source, message, party, kind) VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
+_ENTRY_COLUMNS = ("idx", "leaf", "entry", "source", "message", "party", "kind")
 _UPSERT_TILE = (
     "INSERT INTO ledger_tile (level, n, hashes) VALUES (?, ?, ?) "
     "ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes"
@@ -203,7 +201,7 @@ class Ledger:
             for number, (leaf, data, entry) in enumerate(zip(leaves, encoded, entries, strict=True), size)
         ]
         try:
-            self._write(connection, _INSERT_ENTRIES, rows)
+            add_rows(connection, ledger_entry, _ENTRY_COLUMNS, rows)
         except sa.exc.IntegrityError as error:
             # Not `from error`: the driver's text repeats the row.
             if _has_index(error):

@@ -231,6 +231,10 @@ def _split(count: int) -> int:
 
 
 def _subtree(start: int, stop: int, read: ReadNode) -> bytes:
+    count = stop - start
+    if count and count & (count - 1) == 0:  # perfect, as all are but those at the right edge
+        level = count.bit_length() - 1
+        return read(level, start >> level)
     return fold([read(level, index) for level, index in frontier_nodes(start, stop)])
 
 

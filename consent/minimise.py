@@ -20,7 +20,7 @@ NHI_AGENCIES = frozenset({"health", "gp"})
 PEOPLE = "people"
 
 # What to do with a property that is not simply taken.
-_WITHHOLD, _BELOW, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS = range(7)
+_WITHHOLD, _OBJECT, _LIST, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS = range(8)
 _WITHHELD: tuple[int, Any] = (_WITHHOLD, None)
 _NOTHING_GIVEN = FrozenDict()
 
@@ -92,7 +92,10 @@ class _Plan:
         for name, child in branch.children.items():
             if not isinstance(child, Leaf):
                 # Who an inner object is about is known now unless it says so itself.
-                self.steps[name] = (_ABOUT, child) if child.about else (_BELOW, _Plan(child, role, given))
+                if child.about:
+                    self.steps[name] = (_ABOUT, child)
+                elif (below := _Plan(child, role, given)).steps:  # else nothing of it can stay
+                    self.steps[name] = (_LIST if child.array else _OBJECT, below)
                 continue
             facet = child.facets.get(role)
             if facet is None:
@@ -190,9 +193,16 @@ class _Projection:
                 direct = True
                 continue
             what, below = step
+            left: Any = None
             if what == _FRAME:
-                made[name] = value
-            elif what == _WITHHOLD or (left := self._part(what, below, value, whose)) is None:
+                left = value
+            elif what == _OBJECT:
+                left = self._item(below, value, whose)
+            elif what == _LIST:
+                left = [part for one in value if (part := self._item(below, one, whose)) is not None] or None
+            elif what != _WITHHOLD:
+                left = self._referring(what, below, value, whose)
+            if left is None:
                 withheld = True
             else:
                 made[name] = left
@@ -212,21 +222,12 @@ class _Projection:
             return made
         return None if withheld or person or not made else made
 
-    def _part(self, what: int, below: Any, value: Any, whose: str) -> Any:
-        """What is left of a value that is not simply taken; None when nothing is."""
-        if what == _BELOW:
-            return self._below(below, value, whose)
+    def _referring(self, what: int, below: Any, value: Any, whose: str) -> Any:
+        """What is left of what says itself whom it is about, of references to people, and of identifiers;
+        None when nothing is.
+        """
         if what == _ABOUT:
             return self._about(below, value, whose)
-        return self._pointing(what, value, whose)
-
-    def _below(self, plan: _Plan, value: Any, whose: str) -> Any:
-        if not plan.branch.array:
-            return self._item(plan, value, whose)
-        return [part for item in value if (part := self._item(plan, item, whose)) is not None] or None
-
-    def _pointing(self, what: int, value: Any, whose: str) -> Any:
-        """What is left of references to people and of identifiers; None when nothing is."""
         if what == _IDENTIFIERS:
             if isinstance(value, list):
                 return self._identifiers(value, whose) or None

@@ -186,6 +186,7 @@ class Pending:
         self._running, self._asked = running, asked
         self._at, self._said_at = at, rfc3339(at)
         self._is_new = at.astimezone(NEW_ZEALAND).date().isoformat() >= duties.IPP3A_BEGINS
+        self._dues: dict[tuple[str, str | None, str], str] = {}
         self._referrals: list[dict[str, Any]] = []
         self._kept: dict[tuple[str, str], tuple[Message, Placed, Mapping[str, str]]] = {}
         self._duties: dict[tuple[str, str, str, str], tuple[str | None, str]] = {}
@@ -295,7 +296,7 @@ class Pending:
                 cells=[list(cell) for cell in decision.referred],
                 mandatory=leave.mandatory,
                 state=state.value,
-                due=self._due(self._at, RELEASE, *_risk_and_site(placed)),
+                due=self._due_at(RELEASE, *_risk_and_site(placed)),
             )
         )
 
@@ -314,13 +315,13 @@ class Pending:
                 cells=[],
                 mandatory=must,
                 state=State.WAITING.value,
-                due=instant_of(stated) if stated else self._due(self._at, REQUEST, *_risk_and_site(placed)),
+                due=rfc3339(instant_of(stated)) if stated else self._due_at(REQUEST, *_risk_and_site(placed)),
                 disclosure=disclosure_id(message.source, message.id, decision.recipient),
             )
         )
 
     def _row(
-        self, id: str, kind: str, message: Message, placed: Placed, *, due: datetime, **more: Any
+        self, id: str, kind: str, message: Message, placed: Placed, *, due: str, **more: Any
     ) -> dict[str, Any]:
         cells, cases = more.pop("cells"), [case.id for case in placed.cases]
         return {
@@ -332,7 +333,7 @@ class Pending:
             "cells": orjson.dumps(cells).decode(),
             "cases": orjson.dumps(cases).decode(),
             "at": self._said_at,
-            "due": rfc3339(due),
+            "due": due,
             "reason": "",
             "ended": "",
             "disclosure": "",
@@ -356,15 +357,21 @@ class Pending:
 
     def _duty(self, key: tuple[str, str, str, str]) -> dict[str, Any]:
         kind, party, case_id, role = key
-        due = self._due(self._at, kind, *self._duties[key])
         return {
             "kind": kind,
             "party": party,
             "case_id": case_id,
             "role": role,
             "at": self._said_at,
-            "due": rfc3339(due),
+            "due": self._due_at(kind, *self._duties[key]),
         }
+
+    def _due_at(self, kind: str, risk: str | None, site: str) -> str:
+        """When *kind* is due; a batch begins everything at one instant, so that few are counted."""
+        found = self._dues.get((kind, risk, site))
+        if found is None:
+            found = self._dues[kind, risk, site] = rfc3339(self._due(self._at, kind, risk, site))
+        return found
 
     def _sealed(self, message: Message, placed: Placed, refs: Mapping[str, str]) -> dict[str, Any]:
         said: dict[str, Any] = {
