@@ -15,14 +15,15 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from consent.copies import NothingToVerify, read_start
 from consent.entry import read_entry
+from consent.key_history import KeyHistory
 from consent.merkle import ProofError
-from consent.note import MAX_NOTE_BYTES, Checkpoint, Key, TlogProof, open_checkpoint, open_note
+from consent.note import MAX_NOTE_BYTES, Checkpoint, Key, TlogProof, open_note
 from consent.report import Report
 from consent.reveal import MAX_REVEAL_BYTES, Reveal
 from consent.tiles import MAX_ENTRY_BYTES
@@ -33,6 +34,10 @@ _NUMBERED = re.compile(r"(entries|proofs)/(0|[1-9][0-9]{0,17})\.(json|tlog-proof
 # What Python's reader of archives raises for damaged ones (RuntimeError: encrypted, or an unknown method).
 _DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, RuntimeError, EOFError)
 _ZIP_MAGIC = b"PK\x03\x04"
+
+
+# The keys to trust, given what the bundle states beside its checkpoint.
+Followed = Callable[[str], KeyHistory]
 
 
 class _Files(Protocol):
@@ -95,39 +100,41 @@ def is_bundle(path: Path) -> bool:
 
 def verify_bundle(
     path: Path,
-    key: Key,
+    followed: Followed,
     report: Report,
     witnesses: Sequence[Key] = (),
     reveal: Reveal | None = None,
     contents: Sequence[tuple[str, bytes]] = (),
 ) -> Reveal | None:
-    """Shows that every entry of the bundle at *path* stands under its checkpoint, that *key* signed it, and
-    each of *witnesses* cosigned it. The salts of *reveal*, else those that the bundle carries, are tried on
-    its entries and on *contents*; returns them.
+    """Shows that every entry of the bundle at *path* stands under its checkpoint, that a key which *followed*
+    names signed it, and each of *witnesses* cosigned it. The salts of *reveal*, else those that the bundle
+    carries, are tried on its entries and on *contents*; returns them.
 
     Raises `NothingToVerify` when an archive cannot be opened.
     """
     if path.is_dir():
-        return _verify(_Folder(path), key, report, witnesses, reveal, contents)
+        return _verify(_Folder(path), followed, report, witnesses, reveal, contents)
     try:
         with zipfile.ZipFile(path) as archive:
-            return _verify(_Archive(archive), key, report, witnesses, reveal, contents)
+            return _verify(_Archive(archive), followed, report, witnesses, reveal, contents)
     except _DAMAGED_ARCHIVE as error:
         raise NothingToVerify("the archive cannot be opened") from error
 
 
 def _verify(
     files: _Files,
-    key: Key,
+    followed: Followed,
     report: Report,
     witnesses: Sequence[Key],
     reveal: Reveal | None,
     contents: Sequence[tuple[str, bytes]],
 ) -> Reveal | None:
-    report.origin = key.name
+    history = followed("")
+    report.origin = history.anchor.name
     try:
+        history = followed((files.read(KEY, MAX_NOTE_BYTES) or b"").decode("utf-8", "replace"))
         note = _text(files, CHECKPOINT, MAX_NOTE_BYTES)
-        checkpoint = open_checkpoint(note, [key], key.name)
+        checkpoint = history.open(note)
         salts = files.read(REVEAL, MAX_REVEAL_BYTES)
         if reveal is None and salts is not None:
             reveal = Reveal(salts, contents)
@@ -144,7 +151,7 @@ def _verify(
             report.add(f"witness {witness.name}", str(error))
     for index in numbers:
         try:
-            _verify_one(files, index, checkpoint, key, report, reveal)
+            _verify_one(files, index, checkpoint, history, report, reveal)
         except ProofError as error:
             report.add(f"entry {index}", str(error))
     if not numbers:
@@ -155,7 +162,12 @@ def _verify(
 
 
 def _verify_one(
-    files: _Files, index: int, checkpoint: Checkpoint, key: Key, report: Report, reveal: Reveal | None
+    files: _Files,
+    index: int,
+    checkpoint: Checkpoint,
+    history: KeyHistory,
+    report: Report,
+    reveal: Reveal | None,
 ) -> None:
     entry = files.read(f"entries/{index}.json", MAX_ENTRY_BYTES)
     if entry is None:
@@ -165,7 +177,7 @@ def _verify_one(
         raise ProofError(f"its proof is of entry {proof.index}")
     if (proof.checkpoint.size, proof.checkpoint.root) != (checkpoint.size, checkpoint.root):
         raise ProofError("its proof leads to another checkpoint than the bundle's")
-    proof.verify(entry, [key])
+    proof.verify(entry, history.keys_for(checkpoint.size))
     body, kind, *_ = read_entry(entry)
     report.kinds[kind] += 1
     report.size += 1

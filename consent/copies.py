@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from consent.entry import Columns
 from consent.merkle import HASH_SIZE, ProofError
@@ -69,6 +69,10 @@ class Copy(Protocol):
         """How many entries the copy holds that do not belong to the first *size*."""
         ...
 
+    def keys(self) -> str:
+        """The history of the ledger's keys as the copy states it, "" when it states none."""
+        ...
+
     def close(self) -> None:
         """Lets go of what the copy is read from."""
         ...
@@ -82,6 +86,7 @@ class DatabaseCopy:
             self._connection = _open_read_only(path)
         except _DAMAGED as error:
             raise NothingToVerify("the file holds no ledger that SQLite can read") from error
+        self._beside = path.with_name("ledger.vkey")
 
     def checkpoints(self) -> Iterator[tuple[int, str]]:
         """See `Copy`."""
@@ -141,6 +146,10 @@ class DatabaseCopy:
         rows = self._rows("SELECT count(*) FROM ledger_entry WHERE idx < 0 OR idx >= ?", size)
         return int(rows[0][0])
 
+    def keys(self) -> str:
+        """See `Copy`."""
+        return keys_at(self._beside)
+
     def close(self) -> None:
         """See `Copy`. A reader that stays keeps the hub from emptying its write-ahead log when it closes,
         and what was deleted stands in there.
@@ -196,6 +205,13 @@ class _TiledCopy:
         """See `Copy`."""
         return 0
 
+    def keys(self) -> str:
+        """See `Copy`."""
+        try:
+            return (self._fetch("keys", MAX_NOTE_BYTES) or b"").decode("utf-8", "replace")
+        except ProofError:  # what cannot be had leads to no key
+            return ""
+
     def close(self) -> None:
         """See `Copy`. Files are read one by one, and nothing is kept open."""
 
@@ -235,12 +251,14 @@ class FolderCopy(_TiledCopy):
 class WebCopy(_TiledCopy):
     """An export served over HTTP or HTTPS."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, token: str = "") -> None:
         super().__init__()
         self._prefix = prefix.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def _fetch(self, path: str, limit: int) -> bytes | None:
-        address = f"{self._prefix}/{quote(path)}"  # `open_copy` sends only http and https here
+        # `open_copy` sends only http and https here
+        address = Request(f"{self._prefix}/{quote(path)}", headers=self._headers)  # noqa: S310
         try:
             with urlopen(address, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310  # see above
                 data: bytes = answer.read(limit + 1)
@@ -256,14 +274,14 @@ class WebCopy(_TiledCopy):
         return data
 
 
-def open_copy(target: str | Path) -> Copy:
-    """The copy at *target*: an http(s) address, an exported folder, a data folder with `hub.db`, or a
-    SQLite file.
+def open_copy(target: str | Path, token: str = "") -> Copy:
+    """The copy at *target*: an http(s) address (asked with the access *token*), an exported folder, a data
+    folder with `hub.db`, or a SQLite file.
 
     Raises `NothingToVerify`.
     """
     if isinstance(target, str) and target.startswith(("http://", "https://")):
-        return WebCopy(target)
+        return WebCopy(target, token)
     path = Path(target)
     if (path / "hub.db").is_file():
         return DatabaseCopy(path / "hub.db")
@@ -275,6 +293,14 @@ def open_copy(target: str | Path) -> Copy:
         "expected a folder with hub.db, an exported folder with checkpoint and tile/, an evidence bundle "
         "(folder or zip), a SQLite file, a tlog-proof file, or an http(s) address"
     )
+
+
+def keys_at(path: Path) -> str:
+    """The key history in the file at *path*, "" when there is none to be read."""
+    try:
+        return read_start(path, MAX_NOTE_BYTES).decode("utf-8", "replace")
+    except NothingToVerify:
+        return ""
 
 
 def read_start(path: Path, count: int) -> bytes:

@@ -16,6 +16,7 @@ DISCLOSURE = "disclosure"
 REFUSAL = "refusal"
 REFERRAL = "referral"
 DELIVERY = "delivery"
+KEY_CHANGE = "key"  # the signing key was replaced
 ACCESS = "access"  # somebody looked: who, at what, for which purpose
 RETENTION = "retention"  # disposed of, put under a hold, or released from one
 ESCALATION = "escalation"  # nobody decided in time, or only a lawyer may

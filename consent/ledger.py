@@ -8,6 +8,7 @@ durable: a signature may lag behind the head, never lead it.
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,60 +18,29 @@ import orjson
 import sqlalchemy as sa
 
 from consent import merkle, tiles
-from consent.entry import COMMON_FIELDS, DECISION_KINDS, DELIVERY
+from consent.entry import COMMON_FIELDS, DELIVERY
+from consent.ledger_tables import ledger_checkpoint, ledger_entry, ledger_head, ledger_tile, ledger_witness
 from consent.merkle import HASH_SIZE, ProofError, leaf_hash
-from consent.note import Checkpoint, Key, Signer, TlogProof, add_signatures, open_checkpoint
+from consent.note import Checkpoint, Key, Signer, Signing, TlogProof, add_signatures, open_checkpoint
 from consent.witness import request
 from schemas.canonical import canonical_trusted
 from schemas.clock import Clock
-from schemas.database import BigInt, add_rows, metadata, reading
+from schemas.database import add_rows, reading
 from schemas.errors import AlreadyDecided, BadProof, LedgerContradiction, NotFound, TooLarge
 
-__all__ = ["Checkpoint", "Entry", "Ledger", "Signer", "Written"]
-
-ledger_entry = sa.Table(
-    "ledger_entry",
-    metadata,
-    sa.Column("idx", BigInt, primary_key=True, autoincrement=False),
-    sa.Column("leaf", sa.LargeBinary(HASH_SIZE), nullable=False),
-    sa.Column("entry", sa.LargeBinary, nullable=False),
-    sa.Column("source", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
-    sa.Column("party", sa.Text, nullable=False),
-    sa.Column("kind", sa.Text, nullable=False),
-    sa.Index("ix_ledger_entry_message", "message"),
-)
-_is_decision = ledger_entry.c.kind.in_([sa.literal_column(f"'{kind}'") for kind in DECISION_KINDS])
-sa.Index(
-    "uq_ledger_entry_decision",
-    ledger_entry.c.source,
-    ledger_entry.c.message,
-    ledger_entry.c.party,
-    unique=True,
-    sqlite_where=_is_decision,
-    postgresql_where=_is_decision,
-)
-ledger_tile = sa.Table(
-    "ledger_tile",
-    metadata,
-    sa.Column("level", sa.SmallInteger, primary_key=True, autoincrement=False),
-    sa.Column("n", BigInt, primary_key=True, autoincrement=False),
-    sa.Column("hashes", sa.LargeBinary, nullable=False),
-)
-ledger_head = sa.Table(
-    "ledger_head",
-    metadata,
-    sa.Column("id", sa.SmallInteger, sa.CheckConstraint("id = 1", name="one_row"), primary_key=True),
-    sa.Column("size", BigInt, nullable=False),
-    sa.Column("frontier", sa.LargeBinary, nullable=False),
-    sa.Column("root", sa.LargeBinary(HASH_SIZE), nullable=False),
-)
-ledger_checkpoint = sa.Table(
+__all__ = [
+    "RESTORE",
+    "Checkpoint",
+    "Entry",
+    "Ledger",
+    "Signer",
+    "Written",
     "ledger_checkpoint",
-    metadata,
-    sa.Column("size", BigInt, primary_key=True, autoincrement=False),
-    sa.Column("note", sa.Text, nullable=False),
-)
+    "ledger_entry",
+    "ledger_head",
+    "ledger_tile",
+    "ledger_witness",
+]
 
 # The statements of every batch, as text: compiling and binding them through SQLAlchemy's expressions costs
 # more than SQLite needs to run them. The mark `?` becomes the driver's own.
@@ -85,9 +55,10 @@ _UPSERT_TILE = (
 _SELECT_NEWEST = "SELECT note FROM ledger_checkpoint ORDER BY size DESC LIMIT 1"
 _INSERT_CHECKPOINT = "INSERT INTO ledger_checkpoint (size, note) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _CHUNK = 400  # values in one IN list
-_RESTORE = (
-    "Stop every hub process, keep a copy of the database, compare it with the newest exported checkpoint "
-    "(isr-hub verify), and restore the newest backup that verifies"
+RESTORE = (
+    "Stop every hub process and keep a copy of the database. isr-hub ledger check says what is damaged: "
+    "tiles and head alone are mended by isr-hub ledger rebuild-tiles; for anything else restore the newest "
+    "backup that continues the newest checkpoint kept outside (isr-hub verify --since)"
 )
 
 
@@ -140,16 +111,16 @@ class Written:
 
 
 class Ledger:
-    """The ledger in the database behind *engine*, signed by *signer* under *origin*.
+    """The ledger in the database behind *engine*, signed under *origin* by those whom *signing* names.
 
     Any number of processes and threads may hold one on the same database: the head row serialises them.
     """
 
-    def __init__(self, engine: sa.Engine, signer: Signer, origin: str, clock: Clock) -> None:
+    def __init__(self, engine: sa.Engine, signing: Signing, origin: str, clock: Clock) -> None:
         self.origin = origin
         self._engine = engine
         self._reading = reading(engine)
-        self._signer = signer
+        self._signing = signing
         self._clock = clock
         # The edge that the last append in this process left, with its root. It is used again only when the
         # head row states the same root: after a rollback, or an append elsewhere, it is read anew.
@@ -158,12 +129,13 @@ class Ledger:
         self._trusted: Checkpoint | None = None  # the last checkpoint whose signature was verified here
         self._mark = "%s" if engine.dialect.name == "postgresql" else "?"
         # Roots by size that this edge itself went through: each is a prefix of the next by construction.
+        # Threads append while others sign, so it is read and changed under its own lock.
         self._passed: dict[int, bytes] = {}
+        self._passing = threading.Lock()
 
-    @property
-    def key(self) -> Key:
-        """The public key under which checkpoints are signed."""
-        return self._signer.key
+    def keys_for(self, size: int) -> Sequence[Key]:
+        """The public keys of which one must have signed a checkpoint of *size*."""
+        return self._signing.keys_for(size)
 
     def start(self) -> None:
         """Makes the head row of an empty ledger, and checks that the head, the tiles, the last entry and
@@ -174,7 +146,7 @@ class Ledger:
         with self._engine.begin() as connection:
             if connection.execute(sa.select(ledger_head.c.size)).first() is None:
                 if connection.execute(sa.select(ledger_entry.c.idx).limit(1)).first() is not None:
-                    raise LedgerContradiction(f"There are ledger entries but no head row. {_RESTORE}.")
+                    raise LedgerContradiction(f"There are ledger entries but no head row. {RESTORE}.")
                 self._write(connection, _INSERT_HEAD, [(0, b"", merkle.EMPTY_ROOT)])
         with self._reading.connect() as connection:
             self._check(connection)
@@ -205,7 +177,7 @@ class Ledger:
         except sa.exc.IntegrityError as error:
             # Not `from error`: the driver's text repeats the row.
             if _has_index(error):
-                raise LedgerContradiction(f"An entry stands beyond the head. {_RESTORE}.") from None
+                raise LedgerContradiction(f"An entry stands beyond the head. {RESTORE}.") from None
             raise AlreadyDecided from None
         self._write_tiles(connection, changed)
         new_root = edge.root()
@@ -215,37 +187,37 @@ class Ledger:
         if moved != 1:
             raise LedgerContradiction("Another writer moved the ledger's head; roll back and try again.")
         self._edge_root = new_root
-        self._passed[edge.size] = new_root
+        with self._passing:
+            self._passed[edge.size] = new_root
         return range(size, edge.size)
+
+    def lock(self, connection: sa.Connection) -> int:
+        """Lets nobody else append until the caller's transaction on *connection* ends; returns the size."""
+        return self._locked_head(connection)[0]
 
     def sign(self) -> Checkpoint:
         """Signs the head when it is ahead of the newest checkpoint, and returns the newest checkpoint.
 
         The checkpoint is durable when it returns. Safe to repeat, and to run in several processes: a crash
         before the commit leaves entries unsigned, and the next call signs them. Never signs a head that
-        is not consistent with the newest checkpoint: raises `LedgerContradiction`.
+        is not consistent with the newest checkpoint: raises `LedgerContradiction`. Raises `NotSigned`
+        when a key is kept elsewhere and does not answer.
         """
-        if self._trusted is not None and self._edge.size <= self._trusted.size:
-            with (
-                self._reading.connect() as connection
-            ):  # most likely nothing to sign: do not make writers wait
-                newest, head = self._newest(connection), self._head(connection)
-                if newest is not None and (newest.size, newest.root) == (head.size, head.root):
-                    return newest
-        with self._engine.begin() as connection:
+        with self._reading.connect() as connection:
             newest, head = self._newest(connection), self._head(connection)
             if newest is not None and (newest.size, newest.root) == (head.size, head.root):
                 return newest
             self._check_consistent(connection, newest, head)
-            signed = head.signed_by(self._signer)
+        # No transaction is open while it is signed: a key that is kept elsewhere may take its time. Whatever
+        # was appended meanwhile continues this head, and is signed by the next call.
+        signed = head.signed_by(*self._signing.signers_for(head.size))
+        with self._engine.begin() as connection:
             # Ed25519 is deterministic: processes that sign the same head write the same note; any may win.
             self._write(connection, _INSERT_CHECKPOINT, [(signed.size, signed.note)])
         # ‖ A crash before the commit leaves the entries unsigned, until the next call.
-        self._trusted = signed
-        passed = self._passed
-        for size in list(passed):  # other threads append meanwhile
-            if size < signed.size:
-                passed.pop(size, None)
+        with self._passing:
+            for size in [size for size in self._passed if size < signed.size]:
+                del self._passed[size]
         return signed
 
     def ended(self, connection: sa.Connection, disclosures: Sequence[str]) -> set[str]:
@@ -319,15 +291,16 @@ class Ledger:
             path = self._prove(connection, lambda read: merkle.inclusion_proof(idx, size, read))
             return TlogProof(idx, tuple(path), newest, _entries(connection, idx, idx + 1)[0]).encode()
 
-    def tlog_proofs(self, indices: Sequence[int]) -> list[str]:
-        """`tlog_proof` for each of *indices*, ascending, under one checkpoint: what each release carries.
+    def tlog_proofs(self, indices: Sequence[int], size: int | None = None) -> list[str]:
+        """`tlog_proof` for each of *indices*, ascending, under one checkpoint (that of *size*, else the
+        newest): what each release carries.
 
         Raises `NotFound` while no checkpoint covers the last of them.
         """
         if not indices:
             return []
         with self._reading.connect() as connection:
-            newest = self._newest(connection)
+            newest = self._newest(connection) if size is None else self._signed(connection, size)
             if newest is None or not 0 <= indices[0] <= indices[-1] < newest.size:
                 raise NotFound("no signed checkpoint covers this entry")
             entries = _chosen(connection, indices)
@@ -341,12 +314,12 @@ class Ledger:
             for index, path, entry in zip(indices, paths, entries, strict=True)
         ]
 
-    def witness_request(self, old: int) -> bytes:
-        """What to send to a witness that last cosigned the size *old* (0 at first), to have the newest
-        checkpoint cosigned (c2sp.org/tlog-witness). Raises `BadProof` when the witness is ahead of it.
+    def witness_request(self, old: int, checkpoint: Checkpoint | None = None) -> bytes:
+        """What to send to a witness that last cosigned the size *old* (0 at first), to have *checkpoint* (the
+        newest one) cosigned (c2sp.org/tlog-witness). Raises `BadProof` when the witness is ahead of it.
         """
-        newest = self.sign()
-        return request(old, self.consistency_proof(old, newest.size), newest)
+        wanted = checkpoint or self.sign()
+        return request(old, self.consistency_proof(old, wanted.size), wanted)
 
     def add_cosignatures(self, size: int, lines: str, keys: Sequence[Key]) -> Checkpoint:
         """Adds the witnesses' signature *lines* to the checkpoint of *size*, and returns it. Only lines of
@@ -394,31 +367,13 @@ class Ledger:
                     _write_file(folder / tiles.bundle_path(number, width), bundle)
                 if progress:
                     progress(done + 1, len(wanted))
+        _write_file(folder / "keys", self.keys().encode())
         _write_file(folder / "checkpoint", newest.note.encode())
         return newest
 
-    def rebuild_tiles(self) -> Checkpoint:
-        """Writes tiles and head anew from the entries, when the entries still lead to the newest checkpoint.
-
-        For a ledger whose tiles or head were damaged. One transaction: a crash leaves it as it was.
-        Raises `LedgerContradiction` when an entry does not hash to its leaf, or the entries are not the ones
-        that were signed; then only a backup helps.
-        """
-        with self._engine.begin() as connection:
-            newest = self._newest(connection)
-            edge, signed_root = tiles.Edge(), merkle.EMPTY_ROOT
-            connection.execute(sa.delete(ledger_tile))
-            while block := _leaves(connection, edge.size, tiles.WIDTH):
-                if newest and edge.size < newest.size <= edge.size + len(block):
-                    cut = newest.size - edge.size
-                    self._write_tiles(connection, edge.extend(block[:cut]))
-                    signed_root, block = edge.root(), block[cut:]
-                self._write_tiles(connection, edge.extend(block))
-            if newest and (edge.size < newest.size or signed_root != newest.root):
-                raise LedgerContradiction(f"The entries are not those of the newest checkpoint. {_RESTORE}.")
-            connection.execute(sa.delete(ledger_head))
-            self._write(connection, _INSERT_HEAD, [(edge.size, b"".join(edge.frontier()), edge.root())])
-            return self._head(connection)
+    def keys(self) -> str:
+        """The ledger's public key of today, and how it came to be that one (`consent.key_history`)."""
+        return self._signing.public()
 
     def _write(self, connection: sa.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> int:
         """Runs *statement* for each of *rows* and returns how many rows it touched."""
@@ -440,11 +395,12 @@ class Ledger:
             try:
                 edge = tiles.Edge(size, lambda level, n: self._read_tile(connection, level, n))
             except ProofError as error:
-                raise LedgerContradiction(f"The ledger's tiles are incomplete. {_RESTORE}.") from error
+                raise LedgerContradiction(f"The ledger's tiles are incomplete. {RESTORE}.") from error
             if edge.root() != root or b"".join(edge.frontier()) != frontier:
-                raise LedgerContradiction(f"The ledger's tiles do not lead to its head. {_RESTORE}.")
+                raise LedgerContradiction(f"The ledger's tiles do not lead to its head. {RESTORE}.")
             self._edge = edge
-            self._passed = {size: root}
+            with self._passing:
+                self._passed = {size: root}
         return self._edge
 
     def _write_tiles(self, connection: sa.Connection, changed: dict[tuple[int, int], bytes]) -> None:
@@ -475,19 +431,30 @@ class Ledger:
             raise LedgerContradiction("The ledger has no head row; call start() first.")
         return Checkpoint(self.origin, row.size, bytes(row.root))
 
+    def _open(self, note: str) -> Checkpoint:
+        size = Checkpoint.from_note(note).size
+        return open_checkpoint(note, self._signing.keys_for(size), self.origin)
+
     def _newest(self, connection: sa.Connection) -> Checkpoint | None:
         note = connection.exec_driver_sql(_SELECT_NEWEST).scalar()
         if note is None:
             return None
-        if self._trusted is None or self._trusted.note != note:
+        trusted = self._trusted
+        if trusted is None or trusted.note != note:
             try:
-                self._trusted = open_checkpoint(note, [self._signer.key], self.origin)
+                trusted = self._open(note)
             except ProofError as error:
                 raise LedgerContradiction(
                     "The newest checkpoint was not signed by the configured key for this origin. Start the "
                     "hub with the key and origin of this ledger, or use an empty database for a new ledger."
                 ) from error
-        return self._trusted
+            self._trusted = trusted
+        return trusted
+
+    def _signed(self, connection: sa.Connection, size: int) -> Checkpoint | None:
+        query = sa.select(ledger_checkpoint.c.note).where(ledger_checkpoint.c.size == size)
+        note = connection.execute(query).scalar()
+        return Checkpoint.from_note(note) if note is not None else None
 
     def _prove(
         self, connection: sa.Connection, make: Callable[[merkle.ReadNode], list[bytes]]
@@ -502,8 +469,9 @@ class Ledger:
     ) -> None:
         """Returns when *head* continues *newest*: known by construction, or else proved from the tiles."""
         old = newest or Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
-        passed = self._passed
-        if passed.get(old.size) == old.root and passed.get(head.size) == head.root and old.size < head.size:
+        with self._passing:
+            roots = self._passed.get(old.size), self._passed.get(head.size)
+        if roots == (old.root, head.root) and old.size < head.size:
             return
         try:
             read = tiles.node_reader(lambda level, n: self._read_tile(connection, level, n))
@@ -511,7 +479,7 @@ class Ledger:
             merkle.verify_consistency(old.size, head.size, old.root, head.root, proof)
         except ProofError as error:
             raise LedgerContradiction(
-                f"The ledger's head does not continue its newest checkpoint. {_RESTORE}."
+                f"The ledger's head does not continue its newest checkpoint. {RESTORE}."
             ) from error
 
     def _check(self, connection: sa.Connection) -> None:
@@ -519,7 +487,7 @@ class Ledger:
         frontier = bytes(connection.execute(sa.select(ledger_head.c.frontier)).scalar_one())
         last = connection.execute(sa.select(sa.func.max(ledger_entry.c.idx))).scalar()
         if head.size != (0 if last is None else last + 1):
-            raise LedgerContradiction(f"The last entry is not the one that the head states. {_RESTORE}.")
+            raise LedgerContradiction(f"The last entry is not the one that the head states. {RESTORE}.")
         edge = self._edge_at(connection, head.size, frontier, head.root)
         self._edge, self._edge_root = edge, head.root
         if last is not None:
@@ -529,7 +497,7 @@ class Ledger:
             tile = self._read_tile(connection, 0, last // tiles.WIDTH)
             stored = tiles.hashes_of(tile)[last % tiles.WIDTH]
             if not leaf_hash(bytes(row.entry)) == bytes(row.leaf) == stored:
-                raise LedgerContradiction(f"The last entry does not hash to its leaf. {_RESTORE}.")
+                raise LedgerContradiction(f"The last entry does not hash to its leaf. {RESTORE}.")
         newest = self._newest(connection)
         self._passed = {}  # start() proves what append may then take as known
         self._check_consistent(connection, newest, head)
@@ -542,7 +510,7 @@ class Ledger:
         if not path.exists():
             return None
         try:
-            former = open_checkpoint(path.read_text("utf-8"), [self._signer.key], self.origin)
+            former = self._open(path.read_text("utf-8"))
             with self._reading.connect() as connection:
                 self._check_consistent(connection, former, newest)
         except (ProofError, LedgerContradiction, UnicodeDecodeError) as error:
@@ -581,20 +549,6 @@ def _chosen(connection: sa.Connection, indices: Sequence[int]) -> list[bytes]:
         )
         found += [bytes(entry) for entry in connection.execute(query).scalars()]
     return found
-
-
-def _leaves(connection: sa.Connection, start: int, count: int) -> list[bytes]:
-    """The leaves of up to *count* entries from *start*, each checked against its entry and its place."""
-    rows = connection.execute(
-        sa.select(ledger_entry.c.idx, ledger_entry.c.leaf, ledger_entry.c.entry)
-        .where(ledger_entry.c.idx >= start)
-        .order_by(ledger_entry.c.idx)
-        .limit(count)
-    ).all()
-    for expected, row in enumerate(rows, start):
-        if row.idx != expected or leaf_hash(bytes(row.entry)) != bytes(row.leaf):
-            raise LedgerContradiction(f"Entry {expected} is missing or was changed. {_RESTORE}.")
-    return [bytes(row.leaf) for row in rows]
 
 
 def _is_exported(item: tuple[int, int, int], former_size: int) -> bool:

@@ -11,7 +11,9 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,6 +25,7 @@ __all__ = [
     "Key",
     "ProofError",
     "Signer",
+    "Signing",
     "TlogProof",
     "add_signatures",
     "cosigned_text",
@@ -33,6 +36,9 @@ __all__ = [
 
 ED25519 = 0x01
 COSIGNATURE_V1 = 0x04
+MLDSA44 = 0x06  # a cosignature that a quantum computer could not forge either (FIPS 204)
+_KEY_BYTES = {ED25519: 32, COSIGNATURE_V1: 32, MLDSA44: 1312}
+_SEED_BYTES = 32  # of every algorithm here
 MAX_NOTE_BYTES = 1_000_000
 MAX_SIGNATURES = 100  # readers must take at least 16; a bound keeps a hostile note cheap
 MAX_PATH = 63  # hashes of a proof in any tree that a checkpoint can name
@@ -46,7 +52,9 @@ _PATH_TOO_LONG = "the proof is too long"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A public key that verifies lines of one *name*; *algorithm* is `ED25519` or `COSIGNATURE_V1`."""
+    """A public key that verifies lines of one *name*; *algorithm* is `ED25519`, `COSIGNATURE_V1` or
+    `MLDSA44`. Lines of any other algorithm are of unknown keys, and ignored.
+    """
 
     name: str
     algorithm: int
@@ -63,12 +71,17 @@ class Key:
         name, _, rest = vkey.strip().partition("+")
         identifier, _, encoded = rest.partition("+")
         raw = _from_base64(encoded, "the public key")
-        if not _is_key_name(name) or not raw or raw[0] not in (ED25519, COSIGNATURE_V1):
-            raise ProofError("this is not an Ed25519 or cosignature/v1 verifier key")
+        if not _is_key_name(name) or not raw or raw[0] not in _KEY_BYTES:
+            raise ProofError("this is not an Ed25519, cosignature/v1 or ML-DSA-44 verifier key")
         key = cls(name, raw[0], raw[1:])
-        if len(key.public) != HASH_SIZE or identifier.lower() != key.id.hex():
+        if len(key.public) != _KEY_BYTES[key.algorithm] or identifier.lower() != key.id.hex():
             raise ProofError("the verifier key does not match its own key id")
         return key
+
+    @property
+    def cosigns(self) -> bool:
+        """Whether it is a witness's key, whose lines state a time."""
+        return self.algorithm != ED25519
 
     def vkey(self) -> str:
         """The key as text that people exchange."""
@@ -79,11 +92,13 @@ class Key:
         seconds), else nothing. Raises `ProofError`.
         """
         moment, signed = None, text.encode()
-        if self.algorithm == COSIGNATURE_V1:
+        if self.cosigns:
             moment = int.from_bytes(signature[:_TIMESTAMP_BYTES], "big")
-            signed = cosigned_text(text, moment)
+            if moment > MAX_SIZE:
+                raise ProofError("a cosignature states an impossible time")
+            signed = _cosigned(self, text, moment)
             signature = signature[_TIMESTAMP_BYTES:]
-        if not is_signed(self.public, signature, signed):
+        if not _is_signed(self, signature, signed):
             raise ProofError("a signature of a known key does not verify")
         return moment
 
@@ -96,8 +111,10 @@ class Signer:
     def __init__(self, name: str, seed: bytes, algorithm: int = ED25519) -> None:
         if not _is_key_name(name):
             raise ProofError("a key name holds no space, no plus sign and no control character")
+        if algorithm not in _KEY_BYTES or len(seed) != _SEED_BYTES:
+            raise ProofError("a private key is 32 bytes of Ed25519, cosignature/v1 or ML-DSA-44")
         self._seed = seed
-        self._private = Ed25519PrivateKey.from_private_bytes(seed)
+        self._private = _private(algorithm, seed)
         self.key = Key(name, algorithm, self._private.public_key().public_bytes_raw())
         self.name = name
 
@@ -117,13 +134,19 @@ class Signer:
         try:
             if os.name == "posix" and Path(path).stat().st_mode & 0o077:
                 raise ProofError("others may read the private key file; run chmod 600 on it")
-            stored = Path(path).read_text("ascii").strip()
+            stored = Path(path).read_text("ascii")
         except (OSError, UnicodeDecodeError) as error:
             raise ProofError("the private key file cannot be read") from error
+        return cls.from_text(stored)
+
+    @classmethod
+    def from_text(cls, stored: str) -> "Signer":
+        """The key that `to_text` wrote. Raises `ProofError`."""
+        stored = stored.strip()
         name, _, rest = stored.removeprefix(_SKEY_PREFIX).partition("+")
         identifier, _, encoded = rest.partition("+")
         raw = _from_base64(encoded, "the private key")
-        if not stored.startswith(_SKEY_PREFIX) or len(raw) != 1 + HASH_SIZE:
+        if not stored.startswith(_SKEY_PREFIX) or len(raw) != 1 + _SEED_BYTES:
             raise ProofError("this is not a private key file")
         signer = cls(name, raw[1:], raw[0])
         if identifier != signer.key.id.hex():
@@ -154,11 +177,44 @@ class Signer:
     def sign(self, text: str, moment: int | None = None) -> str:
         """The signature line over *text*, with its newline; *moment* (POSIX seconds) is for cosignatures."""
         prefix, signed = b"", text.encode()
-        if self.key.algorithm == COSIGNATURE_V1:
+        if self.key.cosigns:
             if moment is None:
                 raise ValueError("a cosignature states its time")
-            prefix, signed = moment.to_bytes(_TIMESTAMP_BYTES, "big"), cosigned_text(text, moment)
-        return f"{_DASH}{self.name} {_to_base64(self.key.id + prefix + self._private.sign(signed))}\n"
+            prefix, signed = moment.to_bytes(_TIMESTAMP_BYTES, "big"), _cosigned(self.key, text, moment)
+        return f"{_DASH}{self.name} {_to_base64(self.key.id + prefix + self._signature(signed))}\n"
+
+    def signers_for(self, size: int) -> Sequence["Signer"]:  # noqa: ARG002  # one key signs every size
+        """Who signs a checkpoint of *size*: a ledger without rotated keys has one key for all."""
+        return [self]
+
+    def keys_for(self, size: int) -> Sequence[Key]:  # noqa: ARG002  # see above
+        """The keys of which one must have signed a checkpoint of *size*."""
+        return [self.key]
+
+    def public(self) -> str:
+        """What outsiders are given: the verifier key, on a line."""
+        return f"{self.vkey()}\n"
+
+    def _signature(self, data: bytes) -> bytes:
+        return self._private.sign(data)
+
+
+class Signing(Protocol):
+    """Who signs a ledger's checkpoints, and whose signature on them counts: one `Signer`, or several over
+    the ledger's life (`gateway.keys.Keyring`).
+    """
+
+    def signers_for(self, size: int) -> Sequence[Signer]:
+        """Those who sign a checkpoint of *size*; all of them do. Never empty."""
+        ...
+
+    def keys_for(self, size: int) -> Sequence[Key]:
+        """The keys of which one must have signed a checkpoint of *size*."""
+        ...
+
+    def public(self) -> str:
+        """What outsiders are given: the newest key, and the rotations that lead to it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +232,21 @@ class Checkpoint:
         """The three lines that are signed."""
         return f"{self.origin}\n{self.size}\n{_to_base64(self.root)}\n"
 
-    def signed_by(self, signer: Signer) -> "Checkpoint":
-        """The same checkpoint in a note with one signature."""
-        return Checkpoint(self.origin, self.size, self.root, f"{self.text()}\n{signer.sign(self.text())}")
+    def signed_by(self, *signers: Signer) -> "Checkpoint":
+        """The same checkpoint in a note with one signature of each of *signers*."""
+        text = self.text()
+        lines = "".join(signer.sign(text) for signer in signers)
+        return Checkpoint(self.origin, self.size, self.root, f"{text}\n{lines}")
 
     @classmethod
     def from_note(cls, note: str) -> "Checkpoint":
         """The checkpoint that *note* states, its signatures NOT verified. Raises `ProofError`."""
         text, _ = split_note(note)
+        return cls.from_text(text, note)
+
+    @classmethod
+    def from_text(cls, text: str, note: str = "") -> "Checkpoint":
+        """The checkpoint that the *text* of a *note* states. Raises `ProofError`."""
         lines = text.split("\n")
         if len(lines) < 4 or not all(lines[:-1]):
             raise ProofError("a checkpoint has an origin, a tree size and a root hash, each on its line")
@@ -297,7 +360,8 @@ def open_note(note: str, keys: Sequence[Key]) -> tuple[str, list[tuple[Key, int 
 
 
 def add_signatures(note: str, lines: str, keys: Sequence[Key]) -> str:
-    """*note* with those of the signature *lines* that are of *keys*, each key once; others are left out.
+    """*note* with those of the signature *lines* that are of *keys*, each key once; others are left out. Of
+    two cosignatures by one key the later one stays: it says that the log still stood so then.
 
     Raises `ProofError` when they cannot be read, or one of *keys* does not verify.
     """
@@ -305,14 +369,16 @@ def add_signatures(note: str, lines: str, keys: Sequence[Key]) -> str:
     offered_text, offered = split_note(f"{text}\n{lines}")
     if offered_text != text:
         raise ProofError("the signature lines hold an empty line")
-    have = {(name, raw[:4]) for name, raw in present}
+    kept = {(name, raw[:4]): raw[4:] for name, raw in present}
     for name, raw in offered:
         for key in keys:
-            if (key.name, key.id) == (name, raw[:4]) and (name, raw[:4]) not in have:
+            line = (name, raw[:4])
+            if (key.name, key.id) == line:
                 key.check(text, raw[4:])
-                note += f"{_DASH}{name} {_to_base64(raw)}\n"
-                have.add((name, raw[:4]))
-    return note
+                # The time stands first, so that the bytes sort as the times do.
+                if line not in kept or (key.cosigns and kept[line][:8] < raw[4:12]):
+                    kept[line] = raw[4:]
+    return text + "\n" + "".join(f"{_DASH}{n} {_to_base64(i + rest)}\n" for (n, i), rest in kept.items())
 
 
 def open_checkpoint(note: str, keys: Sequence[Key], origin: str | None = None) -> Checkpoint:
@@ -329,6 +395,48 @@ def open_checkpoint(note: str, keys: Sequence[Key], origin: str | None = None) -
 def cosigned_text(text: str, moment: int) -> bytes:
     """What a cosignature v1 of *text* at *moment* (POSIX seconds) signs."""
     return f"cosignature/v1\ntime {moment}\n{text}".encode()
+
+
+def _cosigned(key: Key, text: str, moment: int) -> bytes:
+    """What *key* signs when it cosigns the checkpoint *text* at *moment*."""
+    if key.algorithm == COSIGNATURE_V1:
+        return cosigned_text(text, moment)
+    checkpoint = Checkpoint.from_text(text)
+    name, origin = key.name.encode(), checkpoint.origin.encode()
+    if max(len(name), len(origin)) > 255:  # each is preceded by its length in one byte
+        raise ProofError("a name is too long to be cosigned")
+    stamp, start, end = (number.to_bytes(8, "big") for number in (moment, 0, checkpoint.size))
+    parts = (b"subtree/v1\n\x00", bytes([len(name)]), name, stamp, bytes([len(origin)]), origin, start, end)
+    return b"".join(parts) + checkpoint.root
+
+
+class _Signs(Protocol):
+    def sign(self, data: bytes, /) -> bytes: ...
+    def public_key(self) -> Any: ...
+
+
+def _is_signed(key: Key, signature: bytes, data: bytes) -> bool:
+    if key.algorithm != MLDSA44:
+        return is_signed(key.public, signature, data)
+    public = _post_quantum().MLDSA44PublicKey.from_public_bytes(key.public)
+    try:
+        public.verify(signature, data)
+    except Exception:  # the library's own kinds cannot be named where it is not installed
+        return False
+    return True
+
+
+def _private(algorithm: int, seed: bytes) -> _Signs:
+    if algorithm == MLDSA44:
+        return _post_quantum().MLDSA44PrivateKey.from_seed_bytes(seed)  # type: ignore[no-any-return]
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def _post_quantum() -> Any:
+    try:
+        return import_module("cryptography.hazmat.primitives.asymmetric.mldsa")
+    except ImportError as error:  # an older library; everything with Ed25519 alone still verifies
+        raise ProofError("ML-DSA-44 needs a newer release of the cryptography package") from error
 
 
 def _is_key_name(name: str) -> bool:

@@ -33,10 +33,17 @@ def proved(body: bytes, proof: str) -> bytes:
 
 
 class Prover:
-    """Checks deliveries against the ledger's public *keys*. Safe for several threads."""
+    """Checks deliveries against the ledger's public keys (*keys_for* names those that count for a checkpoint
+    of a size), and that its note *is_witnessed* as it must be. Safe for several threads.
+    """
 
-    def __init__(self, keys: Callable[[], Sequence[Key]], origin: str) -> None:
-        self._keys, self._origin = keys, origin
+    def __init__(
+        self,
+        keys_for: Callable[[int], Sequence[Key]],
+        origin: str,
+        is_witnessed: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self._keys_for, self._origin, self._is_witnessed = keys_for, origin, is_witnessed
         self._signed: dict[str, bytes] = {}  # notes whose signature was verified, with their root
 
     def message(self, party: str, body: bytes) -> Message:
@@ -73,7 +80,9 @@ class Prover:
         note = proof.checkpoint.note
         root = self._signed.get(note)
         if root is None:
-            root = open_checkpoint(note, self._keys(), self._origin).root
+            root = open_checkpoint(note, self._keys_for(proof.checkpoint.size), self._origin).root
+            if not self._is_witnessed(note):
+                raise ProofError("too few witnesses cosigned it")
             if len(self._signed) >= _SIGNED:
                 self._signed.clear()
             self._signed[note] = root

@@ -16,6 +16,7 @@ _MODULES = (
     "merkle",
     "ed25519",
     "note",
+    "key_history",
     "tiles",
     "entry",
     "copies",

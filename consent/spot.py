@@ -4,6 +4,7 @@ reads.
 
 from consent.copies import Copy
 from consent.entry import read_entry
+from consent.key_history import KeyHistory
 from consent.merkle import (
     ProofError,
     ReadNode,
@@ -13,15 +14,17 @@ from consent.merkle import (
     verify_consistency,
     verify_inclusion,
 )
-from consent.note import Checkpoint, Key, TlogProof, open_checkpoint
+from consent.note import Checkpoint, TlogProof
 from consent.report import Report
 from consent.reveal import Reveal
 from consent.tiles import WIDTH, node_reader
 
 
-def verify_entry(copy: Copy, key: Key, index: int, report: Report, reveal: Reveal | None = None) -> None:
-    """Shows that entry *index* of *copy* stands under its newest checkpoint, signed by *key*."""
-    newest = newest_checkpoint(copy, key, report)
+def verify_entry(
+    copy: Copy, history: KeyHistory, index: int, report: Report, reveal: Reveal | None = None
+) -> None:
+    """Shows that entry *index* of *copy* stands under its newest checkpoint, signed by a key of *history*."""
+    newest = newest_checkpoint(copy, history, report)
     if newest is None:
         return
     place = f"entry {index}"
@@ -47,18 +50,16 @@ def verify_entry(copy: Copy, key: Key, index: int, report: Report, reveal: Revea
         reveal.see(index, body, report.add)
 
 
-def verify_between(copy: Copy, key: Key, older: str, newer: str, report: Report) -> None:
+def verify_between(copy: Copy, history: KeyHistory, older: str, newer: str, report: Report) -> None:
     """Shows, with the hashes of *copy*, that the checkpoint *newer* continues *older* (signed notes in any
-    order), both signed by *key*.
+    order), both signed by a key of *history*.
     """
-    newest = newest_checkpoint(copy, key, report)
+    newest = newest_checkpoint(copy, history, report)
     if newest is None:
         return
     report.note = ""  # neither of the two is the newest one of this copy
     try:
-        first, second = sorted(
-            (open_checkpoint(note, [key], key.name) for note in (older, newer)), key=lambda c: c.size
-        )
+        first, second = sorted((history.open(note) for note in (older, newer)), key=lambda c: c.size)
         report.checkpoints += 2
         report.root = second.root
         if second.size > newest.size:
@@ -75,7 +76,7 @@ def verify_between(copy: Copy, key: Key, older: str, newer: str, report: Report)
 
 
 def verify_proof(
-    text: str, entry: bytes | None, key: Key, report: Report, reveal: Reveal | None = None
+    text: str, entry: bytes | None, history: KeyHistory, report: Report, reveal: Reveal | None = None
 ) -> None:
     """Shows that the tlog-proof *text* is of *entry* (else of the entry that it carries). Raises
     `LookupError` when there is no entry.
@@ -86,9 +87,9 @@ def verify_proof(
         if data is None:
             raise LookupError
         report.origin, report.root = proof.checkpoint.origin, proof.checkpoint.root
-        open_checkpoint(proof.checkpoint.note, [key], key.name)
+        history.open(proof.checkpoint.note)
         report.checkpoints = 1
-        proof.verify(data, [key])
+        proof.verify(data, history.keys_for(proof.checkpoint.size))
         report.size = report.signed = 1
         body, kind, *_ = read_entry(data)
     except ProofError as error:
@@ -99,16 +100,16 @@ def verify_proof(
         reveal.see(proof.index, body, report.add)
 
 
-def newest_checkpoint(copy: Copy, key: Key, report: Report) -> Checkpoint | None:
-    """The newest checkpoint of *copy* when *key* signed it for its own origin; else the *report* says why
+def newest_checkpoint(copy: Copy, history: KeyHistory, report: Report) -> Checkpoint | None:
+    """The newest checkpoint of *copy* when a key of *history* signed it; else the *report* says why
     not.
     """
-    report.origin = key.name
+    report.origin = history.anchor.name
     note = ""
     try:
         for _, note in copy.checkpoints():  # noqa: B007  # the last is wanted
             pass
-        newest = open_checkpoint(note, [key], key.name)
+        newest = history.open(note)
     except ProofError as error:
         report.add("checkpoint", str(error))
         return None

@@ -18,15 +18,14 @@ from functools import partial
 from pathlib import Path
 
 from consent.bundle import is_bundle, verify_bundle
-from consent.copies import Block, Copy, NothingToVerify, open_copy, read_start
+from consent.copies import Block, Copy, NothingToVerify, keys_at, open_copy, read_start
 from consent.entry import Rules
+from consent.key_history import KeyHistory
 from consent.merkle import EMPTY_ROOT, ProofError, leaf_hash
 from consent.note import (
-    COSIGNATURE_V1,
     MAX_NOTE_BYTES,
     Checkpoint,
     Key,
-    open_checkpoint,
     open_note,
 )
 from consent.report import Report
@@ -37,6 +36,8 @@ from consent.tiles import FULL_TILE_BYTES, MAX_ENTRY_BYTES, WIDTH, Edge, hashes_
 Progress = Callable[[int, int], None]
 _NO_SALTS = "a content is recognised by its salt: name the file of salts with --reveal"
 _OLDER = "older checkpoint"
+# Blocks of 256 entries: whoever signs an absurd size must not keep a verifier busy for ever.
+_MAX_UNREAD = 1000
 _PROOF_START = b"c2sp.org/tlog-proof@"
 _MAX_PROOF_BYTES = 2 * MAX_NOTE_BYTES
 
@@ -68,7 +69,7 @@ def verify(
     cannot be read; what is wrong with the ledger is in the report.
     """
     started = time.perf_counter()
-    log_key = _read_key(key)
+    stated = _stated(key)
     witness_keys = [_read_key(item) for item in witnesses]
     opening = Reveal(reveal, contents) if reveal is not None else None
     report = Report(str(target))
@@ -76,22 +77,25 @@ def verify(
     if path and path.is_file() and read_start(path, len(_PROOF_START)) == _PROOF_START:
         _refuse_others("proof", old_checkpoint, index, between)
         try:
-            verify_proof(_decode(read_start(path, _MAX_PROOF_BYTES)), entry, log_key, report, opening)
+            history = _history(stated, keys_at(path.with_name("ledger.vkey")), report)
+            verify_proof(_decode(read_start(path, _MAX_PROOF_BYTES)), entry, history, report, opening)
         except LookupError:
             raise NothingToVerify("the proof does not carry its entry; name the entry's file") from None
         except ProofError as error:
             report.add("proof", str(error))
     elif path and is_bundle(path):
         _refuse_others("bundle", old_checkpoint, index, between)
-        opening = verify_bundle(path, log_key, report, witness_keys, opening, contents)
+        followed = partial(_history, stated, report=report)
+        opening = verify_bundle(path, followed, report, witness_keys, opening, contents)
     else:
         with closing(open_copy(target)) as copy:
+            history = _history(stated, copy.keys(), report)
             if between is not None:
-                verify_between(copy, log_key, _read_text(between[0]), _read_text(between[1]), report)
+                verify_between(copy, history, _read_text(between[0]), _read_text(between[1]), report)
             elif index is not None:
-                verify_entry(copy, log_key, index, report, opening)
+                verify_entry(copy, history, index, report, opening)
             else:
-                walk = _Walk(copy, log_key, report, progress, opening)
+                walk = _Walk(copy, history, report, progress, opening)
                 walk.run(_read_text(old_checkpoint) if old_checkpoint else None, witness_keys)
     if opening is not None:
         opening.end(report.add)
@@ -113,19 +117,26 @@ class _Walk:
     """
 
     def __init__(
-        self, copy: Copy, key: Key, report: Report, progress: Progress | None, opening: Reveal | None = None
+        self,
+        copy: Copy,
+        history: KeyHistory,
+        report: Report,
+        progress: Progress | None,
+        opening: Reveal | None = None,
     ) -> None:
-        self._copy, self._key, self._report = copy, key, report
+        self._copy, self._history, self._report = copy, history, report
         self._progress = progress
         self._edge = Edge()
         see = partial(_seen, opening, report) if opening is not None else None
         self._rules = Rules(report.kinds, report.add, see)
-        self._good = Checkpoint(key.name, 0, EMPTY_ROOT)  # the largest tree that a checkpoint confirmed
+        # The largest tree that a checkpoint confirmed.
+        self._good = Checkpoint(history.anchor.name, 0, EMPTY_ROOT)
+        self._unread = 0  # blocks
         self._bad: list[int] = []  # sizes of checkpoints that state another root
 
     def run(self, old_note: str | None, witness_keys: Sequence[Key]) -> None:
         report, copy = self._report, self._copy
-        report.origin = self._key.name
+        report.origin = self._history.anchor.name
         try:
             newest = self._newest(witness_keys)
             head, held = copy.head(), copy.held()
@@ -158,7 +169,7 @@ class _Walk:
             pass
         for key in witness_keys:
             try:
-                if key.algorithm != COSIGNATURE_V1:
+                if not key.cosigns:
                     raise ProofError("this is not the key of a witness")  # noqa: TRY301  # one way out
                 open_note(note, [key])
                 self._report.witnesses.append(key.name)
@@ -171,7 +182,7 @@ class _Walk:
 
     def _open(self, note: str) -> Checkpoint:
         # The name of the key is the origin: a key that signs two logs must not let one pass for the other.
-        return open_checkpoint(note, [self._key], self._key.name)
+        return self._history.open(note)
 
     def _old(self, note: str | None, size: int) -> Checkpoint | None:
         if note is None:
@@ -214,6 +225,9 @@ class _Walk:
         mark = self._confirm(next(marks, None), marks)
         for number in range(-(-size // WIDTH)):
             leaves = self._block(number, min(WIDTH, size - number * WIDTH))
+            if self._unread == _MAX_UNREAD:
+                self._report.add("ledger", "too much of it cannot be read; the rest was not looked for")
+                return
             while mark and mark[1].size <= self._edge.size + len(leaves):
                 cut = mark[1].size - self._edge.size
                 self._extend(leaves[:cut])
@@ -277,6 +291,7 @@ class _Walk:
             block = self._copy.block(number, width)
         except ProofError as error:
             self._report.add(f"entries {first} to {first + width - 1}", str(error))
+            self._unread += 1
             return [bytes(32)] * width
         computed = [leaf_hash(entry) if entry is not None else None for entry in block.entries]
         if None not in computed:
@@ -313,15 +328,32 @@ def _seen(opening: Reveal, report: Report, index: int, body: dict[str, object]) 
     opening.see(index, body, report.add)
 
 
-def _read_key(key: str) -> Key:
-    """The key of a vkey, or of a file whose first line is one."""
+def _stated(key: str) -> str:
+    """The vkey, or the text of the file of one, that *key* is: a verifier key, or one with its history."""
     path = Path(key)
     try:
         if "+" not in key or path.is_file():
-            key = path.read_text("utf-8").strip().split("\n")[0]
+            return path.read_text("utf-8")
     except (OSError, ValueError) as error:
         raise ProofError("the key is neither a verifier key nor a file that holds one") from error
-    return Key.from_vkey(key)
+    return key
+
+
+def _read_key(key: str) -> Key:
+    """The key of a vkey, or of a file whose first line is one."""
+    return Key.from_vkey(_stated(key).strip().split("\n")[0])
+
+
+def _history(stated: str, beside: str, report: Report) -> KeyHistory:
+    """The keys that follow from the *stated* one, by the rotations stated with it and those *beside* the
+    ledger: those are the ledger's word, and count only where a trusted key signed them.
+    """
+    try:
+        return KeyHistory.followed(stated, beside)
+    except ProofError as error:
+        own = KeyHistory.followed(stated, "")  # raises when it is the stated key that is bad
+        report.add("keys", str(error))
+        return own
 
 
 def _key_beside(target: str) -> str:

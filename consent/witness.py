@@ -1,12 +1,10 @@
-"""Somebody outside the hub who remembers: a witness that cosigns (c2sp.org/tlog-witness), and a monitor
-that reads.
+"""Somebody outside the hub who remembers: a witness that cosigns (c2sp.org/tlog-witness).
 
 A log can show one tree to the one and another tree to the other; each would verify. It cannot once a witness
 signs only checkpoints that continue the last one it signed. Like the verifier, this needs Python's own
 library and `cryptography`, so that an agency or an auditor can run it on a machine of theirs.
 """
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -15,7 +13,6 @@ from pathlib import Path
 
 from consent.merkle import EMPTY_ROOT, ProofError, verify_consistency
 from consent.note import (
-    COSIGNATURE_V1,
     MAX_NOTE_BYTES,
     Checkpoint,
     Key,
@@ -25,8 +22,6 @@ from consent.note import (
     read_path,
     write_path,
 )
-from consent.report import Report
-from consent.verify import verify
 
 MAX_BODY_BYTES = MAX_NOTE_BYTES
 _TABLES = (
@@ -54,8 +49,8 @@ class Witness:
     def __init__(
         self, path: str | Path, signer: Signer, logs: Mapping[str, Sequence[Key]], clock: Callable[[], int]
     ) -> None:
-        if signer.key.algorithm != COSIGNATURE_V1:
-            raise ValueError("a witness signs with a cosignature/v1 key")
+        if not signer.key.cosigns:
+            raise ValueError("a witness signs with a cosigning key")
         self._path, self._signer, self._logs, self._clock = path, signer, logs, clock
         with self._transaction() as connection:
             for table in _TABLES:
@@ -143,25 +138,6 @@ class Witness:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
-
-
-def monitor(target: str | Path, key: str, kept: str | Path, *, witnesses: Sequence[str] = ()) -> Report:
-    """Verifies the whole ledger at *target* against *key* and against the checkpoint in the file *kept*,
-    and keeps the newest one there when everything is well. Run it regularly, somewhere else than the hub.
-
-    The first run keeps what it finds. A run that finds something wrong leaves the file alone: it is evidence.
-    """
-    kept = Path(kept)
-    old = kept.read_text("utf-8") if kept.exists() else None
-    report = verify(target, key, old, witnesses=witnesses)
-    if report.ok and report.note:
-        part = kept.with_name(kept.name + ".part")
-        with part.open("w", encoding="utf-8") as file:
-            file.write(report.note)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(kept)  # ‖ a crash before this leaves the older checkpoint, which is as good a witness
-    return report
 
 
 def request(old: int, proof: Sequence[bytes], checkpoint: Checkpoint) -> bytes:

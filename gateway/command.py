@@ -16,7 +16,7 @@ from rich.table import Table
 
 from consent.verify import add_arguments
 from consent.verify import run as verify_ledger
-from gateway import officers, outsiders
+from gateway import ledger_commands, officers, outsiders
 from gateway.settings import Settings, from_environment
 from schemas.errors import BadSettings, HubError
 
@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(verify)
     export = add("export", "write the ledger as static files that anybody can verify", _export)
     export.add_argument("folder", type=Path)
+    ledger_commands.register(add)
     explain = add("explain", "what every party got of a message, and why", _explain)
     explain.add_argument("message")
     outsiders.say_who_looks(explain)

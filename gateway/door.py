@@ -167,6 +167,11 @@ def _ledger(app: FastAPI, hub: Hub, gate: Gate) -> None:
             raise NotFound
         return PlainTextResponse(newest.note, headers={"Cache-Control": "no-cache"})
 
+    @app.get("/ledger/keys")
+    def keys() -> Response:
+        """The ledger's public key of today, with the rotations that lead to it."""
+        return PlainTextResponse(hub.ledger.keys(), headers={"Cache-Control": "no-cache"})
+
     looks = AccessLog(hub.engine, hub.ledger, hub.keys, hub.clock)
 
     @app.get("/ledger/tile/entries/{path:path}")

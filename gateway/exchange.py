@@ -93,7 +93,11 @@ class Exchange:
         self._cases = Cases(keys, self._table_parties)
         self._subjects = Subjects(keys)
         self._waiting = Waiting(keys, decision_due)
-        self._prover = Prover(lambda: [ledger.key], ledger.origin)
+        # Below which size releases may leave, given that of the newest checkpoint, and whether a checkpoint's
+        # note holds all that a delivery must prove: witnesses may have to agree.
+        self.releasable: Callable[[int], int] = lambda signed: signed
+        self.is_witnessed: Callable[[str], bool] = lambda _: True
+        self._prover = Prover(ledger.keys_for, ledger.origin, lambda note: self.is_witnessed(note))  # noqa: PLW0108  # it is set later
         self.outbox = Outbox(engine, broker, Seal(keys.queue), self._with_proofs)
         self._voice = Voice(keys, agreements, catalogue.__getitem__)
         self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
@@ -268,10 +272,12 @@ class Exchange:
         """
         checkpoint = self._ledger.sign()
         self._telemetry.ledger_size.set(checkpoint.size)
-        return self.outbox.relay(below=checkpoint.size)
+        return self.outbox.relay(below=self.releasable(checkpoint.size))
 
     def _with_proofs(self, releases: Sequence[tuple[int, bytes]]) -> list[bytes]:
-        proofs = self._ledger.tlog_proofs([number for number, _ in releases])
+        newest = self._ledger.checkpoint()
+        size = self.releasable(newest.size if newest else 0)
+        proofs = self._ledger.tlog_proofs([number for number, _ in releases], size)
         return [proved(body, proof) for (_, body), proof in zip(releases, proofs, strict=True)]
 
     def _commit(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, HubError]]:

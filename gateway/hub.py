@@ -4,9 +4,8 @@ exchange.
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -22,13 +21,17 @@ from broker.rabbitmq import RabbitBroker
 from broker.sealed import Seal, SealedBroker
 from broker.topology import is_shared
 from consent.agreement import Agreements
-from consent.ledger import Ledger, Signer
+from consent.ledger import Ledger
+from consent.merkle import ProofError
 from consent.people import Keys
+from consent.quorum import Quorum
 from gateway import migrations
 from gateway.exchange import Exchange
+from gateway.keys import make_key, write_once
 from gateway.recipients import Recipients, Ways, read_recipients
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
+from gateway.witnessing import Witnessing
 from schemas.catalogue import Catalogue, published
 from schemas.clock import Clock, utc_now
 from schemas.database import open_database
@@ -50,6 +53,7 @@ class Hub:
     telemetry: Telemetry
     keys: Keys
     clock: Clock
+    witnessing: Witnessing | None = None
 
 
 @contextmanager
@@ -76,7 +80,7 @@ def open_hub(
             settings.recipients, agreements.parties, has_mailboxes=not settings.embedded_broker
         )
         engine = _current_database(settings, alone=alone)
-        ledger = wrap_ledger(Ledger(engine, signer(settings), settings.origin, clock))
+        ledger = wrap_ledger(Ledger(engine, make_key(settings), settings.origin, clock))
         catalogue, telemetry, keys = (
             published(test_numbers=not settings.production),
             Telemetry(),
@@ -99,6 +103,9 @@ def open_hub(
             telemetry,
             clock,
         )
+        witnessing = _witnessing(settings, engine, ledger, telemetry, clock)
+        if witnessing:
+            exchange.releasable, exchange.is_witnessed = witnessing.releasable, witnessing.is_enough
         try:
             ledger.start()
             exchange.outbox.start()
@@ -114,8 +121,11 @@ def open_hub(
                 telemetry,
                 keys,
                 clock,
+                witnessing,
             )
         finally:
+            if witnessing:
+                witnessing.close()
             ways.close()
             broker.close()
             engine.dispose()
@@ -162,25 +172,22 @@ def _unreachable() -> BadSettings:
     )
 
 
+def _witnessing(
+    settings: Settings, engine: sa.Engine, ledger: Ledger, telemetry: Telemetry, clock: Clock
+) -> Witnessing | None:
+    if settings.witnesses is None:
+        return None
+    try:
+        quorum = Quorum.from_file(settings.witnesses)
+    except ProofError as error:
+        raise BadSettings(f"ISR_HUB_WITNESSES: {error}") from None
+    hold = settings.unwitnessed == "hold"
+    return Witnessing(engine, ledger, quorum, telemetry, clock, hold=hold)
+
+
 def agreements_folder(settings: Settings) -> Path:
     """Where the agreements in force are."""
     return settings.agreements or Path(str(files("consent") / "agreements"))
-
-
-def signer(settings: Settings) -> Signer:
-    """The ledger's signing key, made at the first call: `ledger.key` (secret, mode 0600), with `ledger.vkey`
-    for outsiders beside it.
-    """
-    path = settings.data / "ledger.key"
-    if not path.exists():
-        made = Signer.generate(settings.origin)
-        _write_once(path, made.to_text().encode())
-    key = Signer.from_file(path)
-    public = settings.data / "ledger.vkey"
-    if not public.exists():
-        _write_once(public, (key.vkey() + "\n").encode("ascii"))
-        public.chmod(0o644)
-    return key
 
 
 def secret(settings: Settings) -> bytes:
@@ -189,30 +196,8 @@ def secret(settings: Settings) -> bytes:
     """
     path = settings.data / "hub.secret"
     if not path.exists():
-        _write_once(path, os.urandom(32))
+        write_once(path, os.urandom(32))
     return path.read_bytes()
-
-
-def _write_once(path: Path, content: bytes) -> None:
-    """Writes a key whole or not at all, unless another process was faster: then that one's stands. A crash
-    leaves a temporary file, which is not read.
-    """
-    descriptor, name = tempfile.mkstemp(prefix=path.name, suffix=".new", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # Unlike a rename, a link never replaces: two processes that start at once must not use two keys.
-        with suppress(FileExistsError):
-            path.hardlink_to(name)
-    finally:
-        Path(name).unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # ‖ a secret that somebody used must not vanish with its name
-    finally:
-        os.close(folder)
 
 
 def _open_broker(settings: Settings, engine: sa.Engine, parties: Iterable[str], clock: Clock) -> Broker:

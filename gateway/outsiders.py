@@ -12,9 +12,16 @@ from typing import Protocol
 
 from rich.console import Console
 
+from gateway import ledger_commands
 from gateway.settings import Settings, from_environment
 
-LEDGER_ACTIONS: Mapping[str, str] = {"export": "FOLDER", "verifier": "", "officer": "PARTY NUMBER"}
+LEDGER_ACTIONS: Mapping[str, str] = {
+    "export": "FOLDER",
+    "verifier": "",
+    "officer": "PARTY NUMBER",
+    "check": "",
+    "rebuild-tiles": "",
+}
 _Run = Callable[[argparse.Namespace], int]
 
 
@@ -28,7 +35,7 @@ def add_commands(add: _Add, out: Console) -> None:
     """Adds the commands to the parser behind *add*; they print on *out*."""
     ledger = add(
         "ledger",
-        "the ledger for outsiders: as files, the verifier, who an officer in it is",
+        "the ledger as files, its verifier, who an officer in it is; what is damaged, and mending it",
         lambda given: run_ledger(given, out),
     )
     ledger.add_argument("action", choices=tuple(LEDGER_ACTIONS))
@@ -94,6 +101,8 @@ def run_ledger(given: argparse.Namespace, out: Console) -> int:
         "export": _export,
         "verifier": _verifier,
         "officer": _officer,
+        "check": ledger_commands.check_ledger,
+        "rebuild-tiles": ledger_commands.rebuild,
     }
     words = LEDGER_ACTIONS[given.action]
     if len(given.words) != len(words.split()):

@@ -24,6 +24,7 @@ from gateway.door import create_app
 from gateway.hub import Hub, open_hub
 from gateway.referrals import Referrals
 from gateway.settings import Settings, address_of
+from gateway.witnessing import Witnessing
 
 log = logging.getLogger("isr_hub.serve")
 PARTS = ("gateway", "exchange", "adapters")
@@ -80,6 +81,8 @@ def _steps(hub: Hub, parts: tuple[str, ...]) -> Mapping[str, _Step]:
     if "exchange" in parts:
         steps["exchange"] = _carry(hub)
         steps["deadlines"] = _watch(hub)
+        if hub.witnessing:
+            steps["witnesses"] = _witness(hub, hub.witnessing)
     if "adapters" in parts:
         for party in sorted(hub.agreements.parties):
             steps[f"adapter {party}"] = _deliver(hub, party)
@@ -108,6 +111,16 @@ def _watch(hub: Hub) -> _Step:
             return 0
         next_at[0] = time.monotonic() + _WATCH_SECONDS
         return len(referrals.escalate())
+
+    return step
+
+
+def _witness(hub: Hub, witnessing: Witnessing) -> _Step:
+    def step(seconds: float) -> int:
+        more = witnessing.ask(seconds)
+        if more:
+            hub.exchange.publish()  # what waited for it
+        return more
 
     return step
 

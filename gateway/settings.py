@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from schemas.errors import BadSettings
@@ -29,6 +29,10 @@ class Settings:
     issuer: str = ""  # OAuth issuer of access tokens; empty: the sandbox issuer in *data*
     audience: str = "isr-hub"
     jwks: str = ""  # file or https URL with the issuer's public keys
+    signing_key: str = field(default="", repr=False)  # the ledger's private key; empty: files in *data*
+    signer: str = ""  # command that signs with a key kept elsewhere
+    witnesses: Path | None = None  # file with the witnesses and their quorum; None: nobody is asked
+    unwitnessed: str = "hold"  # what happens to releases without the quorum: hold or release
     production: bool = False  # refuses test identifiers and the sandbox issuer
 
     @property
@@ -53,11 +57,11 @@ def from_environment(environment: Mapping[str, str] | None = None, **given: obje
     for name, value in source.items():
         if not name.startswith(PREFIX) or name.startswith(f"{PREFIX}TEST_"):
             continue
-        field = name.removeprefix(PREFIX).lower()
-        if field not in Settings.__dataclass_fields__:
+        setting = name.removeprefix(PREFIX).lower()
+        if setting not in Settings.__dataclass_fields__:
             known = ", ".join(f"{PREFIX}{f.upper()}" for f in Settings.__dataclass_fields__)
             raise BadSettings(f"{name} is no setting of the hub; the settings are {known}")
-        values[field] = _parsed(field, value)
+        values[setting] = _parsed(setting, value)
     values.update({k: v for k, v in given.items() if v is not None})
     settings = Settings(**values)  # type: ignore[arg-type]  # each value was parsed for its field
     if settings.embedded_broker and not settings.database.startswith("sqlite"):
@@ -75,12 +79,14 @@ def address_of(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _parsed(field: str, value: str) -> object:
-    if field in ("listen", "metrics"):
+def _parsed(setting: str, value: str) -> object:
+    if setting in ("listen", "metrics"):
         address_of(value)
-    if field in ("data", "agreements", "recipients"):
+    if setting in ("data", "agreements", "recipients", "witnesses"):
         return Path(value)
-    if field == "production":
+    if setting == "unwitnessed" and value not in ("hold", "release"):
+        raise BadSettings(f"{PREFIX}UNWITNESSED is hold or release")
+    if setting == "production":
         if value.lower() not in ("true", "false"):
             raise BadSettings(f"{PREFIX}PRODUCTION is true or false")
         return value.lower() == "true"

@@ -62,6 +62,20 @@ class Telemetry:
         )
         self.carry_seconds = Histogram("isr_carry_seconds", "Time to carry a batch", registry=self.registry)
         self.ledger_size = Gauge("isr_ledger_entries", "Entries in the ledger", registry=self.registry)
+        self.witnessed = Gauge(
+            "isr_ledger_witnessed_entries",
+            "Entries under a checkpoint that enough witnesses cosigned",
+            registry=self.registry,
+        )
+        self.witness_size = Gauge(
+            "isr_witness_entries",
+            "Entries under the newest checkpoint that this witness cosigned",
+            ("witness",),
+            registry=self.registry,
+        )
+        self.witness_answers = self._counter(
+            "isr_witness_answers", "What asking a witness came to", "witness", "outcome"
+        )
         self.queue_depth = Gauge("isr_queue_messages", "Messages waiting", ("queue",), registry=self.registry)
 
     def count(self, counted: DecisionCount) -> None:

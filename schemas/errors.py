@@ -152,6 +152,13 @@ class LedgerContradiction(HubError):
     code = "ledger-contradiction"
 
 
+class NotSigned(HubError):
+    """The ledger's signing key could not be used; nothing is released until it can."""
+
+    code = "not-signed"
+    retryable = True
+
+
 class BadProof(HubError):
     """A signature, checkpoint or proof does not verify."""
 

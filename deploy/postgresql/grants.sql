@@ -14,7 +14,7 @@ GRANT INSERT, UPDATE ON referral, duty, override TO isr_hub;
 GRANT INSERT, DELETE ON kept_submission TO isr_hub;
 
 -- Moves on.
-GRANT INSERT, UPDATE ON ledger_head, ledger_tile, outbox_watermark, case_file TO isr_hub;
+GRANT INSERT, UPDATE ON ledger_head, ledger_tile, ledger_witness, outbox_watermark, case_file TO isr_hub;
 -- Payloads stay until RabbitMQ has confirmed them.
 GRANT INSERT, DELETE ON outbox TO isr_hub;
 

@@ -38,7 +38,7 @@ class WithoutLedger(Ledger):
         """A checkpoint of everything, signed by nobody."""
         return Checkpoint(self.origin, self._numbers, b"")
 
-    def tlog_proofs(self, indices: Sequence[int]) -> list[str]:
+    def tlog_proofs(self, indices: Sequence[int], size: int | None = None) -> list[str]:  # noqa: ARG002
         """No proofs: what leaves under them would not be delivered."""
         return [""] * len(indices)
 

@@ -201,9 +201,10 @@ def test_hub_says_so_when_the_database_cannot_be_reached(tmp_path: Path) -> None
 def test_two_processes_that_start_at_once_share_one_secret(tmp_path: Path) -> None:
     """Whoever is second takes the first one's keys; with keys of their own they would sign two ledgers."""
     program = (
-        "import sys; from pathlib import Path; from gateway.hub import secret, signer; "
+        "import sys; from pathlib import Path; from gateway.hub import secret; "
+        "from gateway.keys import make_key; "
         "from gateway.settings import Settings; s = Settings(data=Path(sys.argv[1])); sys.stdin.readline(); "
-        "print(secret(s).hex(), signer(s).vkey())"
+        "print(secret(s).hex(), make_key(s).public())"
     )
     processes = [
         subprocess.Popen(

@@ -473,37 +473,6 @@ def test_append_refuses_when_an_entry_stands_beyond_the_head(engine: sa.Engine, 
         append(engine, ledger, entry(3))
 
 
-def test_rebuild_tiles_mends_tiles_and_head_from_the_signed_entries(
-    engine: sa.Engine, ledger: Ledger
-) -> None:
-    fill(engine, ledger, 280)
-    ledger.sign()
-    fill(engine, ledger, 20)
-    head = ledger.head()
-    damage(engine, sa.delete(ledger_tile))
-    damage(engine, sa.update(ledger_head).values(size=7, root=bytes(32)))
-    repaired = Ledger(engine, SIGNER, ORIGIN, clock)
-    assert repaired.rebuild_tiles() == head
-    assert_sound(engine, repaired)
-    fill(engine, repaired, 300)
-    assert_sound(engine, repaired)
-
-
-@pytest.mark.parametrize("changed", ["entry", "both"])
-def test_rebuild_tiles_refuses_entries_that_were_not_signed(
-    engine: sa.Engine, ledger: Ledger, changed: str
-) -> None:
-    fill(engine, ledger, 10)
-    ledger.sign()
-    values = {"entry": b"{}"} if changed == "entry" else {"entry": b"{}", "leaf": leaf_hash(b"{}")}
-    damage(engine, sa.update(ledger_entry).where(ledger_entry.c.idx == 4).values(**values))
-    with pytest.raises(LedgerContradiction):
-        ledger.rebuild_tiles()
-    damage(engine, sa.delete(ledger_entry).where(ledger_entry.c.idx == 4))
-    with pytest.raises(LedgerContradiction, match="Entry 4"):
-        ledger.rebuild_tiles()
-
-
 def files_under(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -513,7 +482,7 @@ def test_export_writes_the_tiled_layout(engine: sa.Engine, ledger: Ledger, tmp_p
     told: list[tuple[int, int]] = []
     checkpoint = ledger.export(tmp_path / "out", lambda done, total: told.append((done, total)))
     files = files_under(tmp_path / "out")
-    expected = {"checkpoint"} | {tile_path(*tile) for tile in shape(600)}
+    expected = {"checkpoint", "keys"} | {tile_path(*tile) for tile in shape(600)}
     expected |= {bundle_path(number, width) for level, number, width in shape(600) if level == 0}
     assert set(files) == expected
     assert files["checkpoint"].decode() == checkpoint.note
@@ -551,7 +520,12 @@ def test_export_leaves_out_what_is_appended_while_it_runs(
             appended.append(append(engine, ledger, entry(10)))
 
     ledger.export(tmp_path / "out", meanwhile)
-    assert set(files_under(tmp_path / "out")) == {"checkpoint", "tile/0/000.p/10", "tile/entries/000.p/10"}
+    assert set(files_under(tmp_path / "out")) == {
+        "checkpoint",
+        "keys",
+        "tile/0/000.p/10",
+        "tile/entries/000.p/10",
+    }
 
 
 def test_export_refuses_a_folder_of_another_ledger(engine: sa.Engine, ledger: Ledger, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_every_delivery_carries_a_proof_that_outsiders_verify(hub: Hub) -> None:
         carried = orjson.loads(delivery.body)
         proof = TlogProof.decode(carried["proof"])
         assert proof.extra is not None
-        proof.verify(proof.extra, [hub.ledger.key])
+        proof.verify(proof.extra, hub.ledger.keys_for(proof.checkpoint.size))
         assert orjson.loads(proof.extra)["disclosure"] == delivery.headers["id"]
         assert proof.index == int(delivery.headers["entry"])
 
@@ -149,10 +149,12 @@ def test_one_party_s_delivery_does_not_prove_itself_to_another(hub: Hub, sent: S
 def test_a_proof_under_another_key_is_none(hub: Hub) -> None:
     delivery = waiting(hub)[0]
     other = Signer.generate(hub.ledger.origin)
-    prover = Prover(lambda: [other.key], hub.ledger.origin)
+    prover = Prover(lambda _: [other.key], hub.ledger.origin)
     with pytest.raises(Unproved):
         prover.message(PARTY, delivery.body)
-    assert Prover(lambda: [other.key, hub.ledger.key], hub.ledger.origin).message(PARTY, delivery.body)
+    assert Prover(lambda size: [other.key, *hub.ledger.keys_for(size)], hub.ledger.origin).message(
+        PARTY, delivery.body
+    )
 
 
 def test_something_sealed_by_hand_without_an_entry_is_not_sent(hub: Hub, sent: Sent) -> None:

@@ -734,3 +734,22 @@ def test_database_on_read_only_media_is_read(copy: Path, tmp_path: Path) -> None
     assert verify(media, KEY).ok
     media.chmod(0o755)
     assert sa.__version__  # the hub's own driver was not needed above
+
+
+@pytest.mark.parametrize("size", [10**6, 2**40, 2**63 - 1])
+def test_checkpoint_of_an_absurd_size_is_refused_in_bounded_time(copy: Path, size: int) -> None:
+    """Signed with the true key, over entries that nobody can have."""
+    absurd = Checkpoint(ORIGIN, size, bytes(32)).signed_by(SIGNER).note
+    (copy / "out" / "checkpoint").write_text(absurd)
+    report = verify(copy / "out", KEY)
+    assert not report.ok
+    assert len(report.findings) < 300
+    run(copy, "INSERT INTO ledger_checkpoint VALUES (?, ?)", size, absurd)
+    assert "head" in places(verify(copy, KEY))
+
+
+@pytest.mark.parametrize("size", ["9223372036854775808", "1" + "0" * 400, "-1", "٣", "1e3", "0x10", "007"])
+def test_size_that_is_no_number_of_entries_is_refused(copy: Path, size: str) -> None:
+    text = Checkpoint(ORIGIN, 5, bytes(32)).text().replace("\n5\n", f"\n{size}\n")
+    (copy / "out" / "checkpoint").write_text(f"{text}\n{SIGNER.sign(text)}")
+    assert not verify(copy / "out", KEY).ok

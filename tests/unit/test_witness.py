@@ -1,6 +1,5 @@
 """The witness answers as its specification says, never signs a fork, and the monitor remembers."""
 
-import shutil
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from consent.merkle import EMPTY_ROOT, CompactRange, consistency_proof, leaf_has
 from consent.note import COSIGNATURE_V1, Checkpoint, open_note
 from consent.tiles import Edge, node_reader
 from consent.verify import verify
-from consent.witness import Answer, Witness, monitor, request
+from consent.witness import Answer, Witness, request
 from schemas.database import metadata, open_database
 from schemas.errors import BadProof, NotFound
 
@@ -161,7 +160,7 @@ def test_witness_signs_one_of_two_that_race_for_the_same_step(tmp_path: Path) ->
 
 
 def test_witness_needs_a_key_for_cosigning(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cosignature"):
+    with pytest.raises(ValueError, match="cosigning"):
         Witness(tmp_path / "witness.db", LOG, {}, lambda: MOMENT)
 
 
@@ -214,24 +213,21 @@ def test_ledger_takes_only_good_cosignatures_of_known_witnesses(tmp_path: Path) 
     assert ledger.checkpoint() == plain
 
 
-def test_monitor_keeps_the_newest_checkpoint_and_notices_a_rollback(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    grow(tmp_path, 0, 10)
-    shutil.copytree(tmp_path, tmp_path / "before")
-    assert monitor(tmp_path, LOG.vkey(), kept).ok
-    assert Checkpoint.from_note(kept.read_text()).size == 10
-    grow(tmp_path, 10, 10)
-    assert monitor(tmp_path, LOG.vkey(), kept).ok
-    note = kept.read_text()
-    assert Checkpoint.from_note(note).size == 20
-    report = monitor(tmp_path / "before", LOG.vkey(), kept)
-    assert [finding.place for finding in report.findings] == ["older checkpoint"]
-    assert kept.read_text() == note
+def test_cosignature_of_another_log_is_not_taken(witness: Witness, tmp_path: Path) -> None:
+    """Of the same size and root, by the same witness: only the origin differs."""
+    ledger = grow(tmp_path, 0, 10)
+    plain = ledger.sign()
+    other = Checkpoint("other.test/ledger", plain.size, plain.root)
+    with pytest.raises(BadProof):
+        ledger.add_cosignatures(10, NAME.sign(other.text(), MOMENT), [NAME.key])
+    assert ledger.checkpoint() == plain
 
 
-def test_monitor_of_an_empty_ledger_keeps_its_empty_checkpoint(tmp_path: Path) -> None:
-    grow(tmp_path, 0, 0)
-    assert monitor(tmp_path, LOG.vkey(), tmp_path / "kept").ok
-    assert Checkpoint.from_note((tmp_path / "kept").read_text()).size == 0
-    grow(tmp_path, 0, 3)
-    assert monitor(tmp_path, LOG.vkey(), tmp_path / "kept").ok
+@pytest.mark.parametrize("size", [10**6, 2**63 - 1])
+def test_witness_cosigns_no_absurd_size_without_a_proof_that_leads_there(witness: Witness, size: int) -> None:
+    assert witness.add_checkpoint(body(0, 5)).status == 200
+    absurd = Checkpoint(ORIGIN, size, bytes(32)).signed_by(LOG)
+    path = [bytes(32)] * 63
+    assert witness.add_checkpoint(request(5, path, absurd)).status == 422
+    assert witness.add_checkpoint(request(5, [*path, bytes(32)], absurd)).status == 400
+    assert witness.latest(ORIGIN) == checkpoint(5)
