@@ -37,7 +37,8 @@ from schemas.errors import BadSettings, HubError, NotAuthenticated, NotAuthorise
 log = logging.getLogger("isr_hub.auth")
 
 SUBMIT, READ, AUDIT, OPERATE = "messages:submit", "messages:read", "privacy:audit", "operate"
-SCOPES = frozenset({SUBMIT, READ, AUDIT, OPERATE})
+DECIDE, BREAK_GLASS = "referrals:decide", "overrides:open"  # a person of the holder; a person in an emergency
+SCOPES = frozenset({SUBMIT, READ, AUDIT, OPERATE, DECIDE, BREAK_GLASS})
 SANDBOX_ISSUER = "urn:isr-hub:sandbox"
 LEEWAY_SECONDS = 10  # FAPI 2.0 §5.3.2.1: clocks up to 10 s ahead are accepted
 PROOF_SECONDS = 60  # how old a DPoP proof may be

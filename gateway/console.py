@@ -29,13 +29,13 @@ from consent.agreement import KINDS
 from consent.entry import DECISION_KINDS, DELIVERY, withheld
 from consent.matrix import matrix_rows
 from consent.merkle import CompactRange, ProofError, leaf_hash, verify_consistency
-from gateway import access, problems, queries
+from gateway import access, officer_pages, problems, queries
 from gateway.access import AccessLog, Look, Viewer
-from gateway.auth import AUDIT, OPERATE, Gate, mint_session
-from gateway.explain import OUTCOMES, explain, in_order, party_name, reason_says, type_title
+from gateway.auth import AUDIT, DECIDE, OPERATE, Gate, mint_session
+from gateway.explain import OUTCOMES, clause_title, explain, in_order, party_name, reason_says, type_title
 from gateway.hub import Hub
 from schemas.classes import CLASSES, SUBJECT_ROLES
-from schemas.clock import NEW_ZEALAND, Clock, instant_of
+from schemas.clock import NEW_ZEALAND, Clock, instant_of, rfc3339
 from schemas.errors import HubError, InvalidMessage, NotAuthorised, NotFound, Problem, TooLarge
 
 COOKIE = "isr_session"
@@ -165,7 +165,8 @@ def add_console(app: FastAPI, hub: Hub, gate: Gate, out: Console | None) -> None
                     back = urlencode({"next": request.url.path}) if request.method == "GET" else ""
                     return RedirectResponse(f"/console/purpose?{back}", 303, headers=_HEADERS)
                 # ‖ Before anything is read: a crash leaves a look that showed nothing, never the reverse.
-                looks.record(Viewer(**claims["viewer"]), _look(hub, what, request))
+                request.state.viewer = Viewer(**claims["viewer"])
+                looks.record(request.state.viewer, _look(hub, what, request))
                 return make(request)
             except HubError as error:
                 return pages.error(error)
@@ -185,6 +186,7 @@ def add_console(app: FastAPI, hub: Hub, gate: Gate, out: Console | None) -> None
         "/console/set-aside/{number}", shown(OPERATE, "send-again", pages.send_again), methods=["POST"]
     )
 
+    officer_pages.add_pages(app, hub, pages.show, shown)
     _add_purpose(app, hub, gate, pages)
 
     @app.get("/")
@@ -209,7 +211,7 @@ def add_console(app: FastAPI, hub: Hub, gate: Gate, out: Console | None) -> None
             return pages.show("sign-in.html", 403, ticket="", failed=True)
         print_link()  # for the next person, or the next browser
         response = RedirectResponse("/console", 303, headers=_HEADERS)
-        session = mint_session(hub.settings, [AUDIT, OPERATE], SESSION_SECONDS, hub.clock)
+        session = mint_session(hub.settings, [AUDIT, OPERATE, DECIDE], SESSION_SECONDS, hub.clock)
         response.set_cookie(COOKIE, session, SESSION_SECONDS, path="/console", **_cookie_flags(request))
         return response
 
@@ -309,11 +311,14 @@ class _Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._jinja.filters.update(nz_time=_nz_time, te_reo=_te_reo, count=lambda n: f"{n:,}")
+        self._jinja.filters.update(
+            nz_time=_nz_time, te_reo=_te_reo, count=lambda n: f"{n:,}", rfc3339=rfc3339, spaced=_spaced
+        )
         self._jinja.globals.update(
             party_name=lambda party: party_name(hub, party),
             type_title=lambda type: type_title(hub, type),
             reason_says=reason_says,
+            clause_title=lambda name: clause_title(hub, name),
             in_order=in_order,
             outcomes=OUTCOMES,
             classes=CLASSES,
@@ -527,3 +532,8 @@ def _nz_time(at: str) -> Markup:
 def _te_reo(text: str) -> Markup:
     """*text* with its words of te reo Māori marked as such, so that a screen reader speaks them rightly."""
     return Markup(_TE_REO.sub(lambda m: f'<span lang="mi">{m[0]}</span>', str(escape(text))))  # noqa: S704
+
+
+def _spaced(name: str) -> str:
+    """A property's *name* as words: `occurredOn` as `occurred on`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()

@@ -26,16 +26,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.broker import SUBMISSIONS, deliveries_to
 from broker.topology import mailbox_of
 from consent import tiles
-from gateway import console, problems, queries
+from gateway import access, console, problems, queries
 from gateway.access import AccessLog, Look, Viewer, officer_of
-from gateway.auth import AUDIT, OPERATE, READ, SUBMIT, Gate, Principal, challenge
+from gateway.auth import AUDIT, BREAK_GLASS, OPERATE, READ, SUBMIT, Gate, Principal, challenge
 from gateway.exchange import Receipt
 from gateway.explain import outward
 from gateway.hub import Hub
 from gateway.intake import content_of, natives_of
-from gateway.referrals import Referrals
+from gateway.overrides import Override, Overrides
+from gateway.referrals import Person, Referrals
 from schemas.database import reading
-from schemas.errors import HubError, NotAuthenticated, NotAuthorised, NotFound
+from schemas.errors import HubError, InvalidMessage, NotAuthenticated, NotAuthorised, NotFound, Problem
+from schemas.message import decode
 
 log = logging.getLogger("isr_hub.door")
 
@@ -56,6 +58,7 @@ def create_app(hub: Hub, out: Console | None = None) -> FastAPI:
     app.add_middleware(_Conduct)
     _answer_errors(app)
     _messages(app, hub, gate)
+    _emergencies(app, hub, gate)
     _operations(app, hub, gate)
     _ledger(app, hub, gate)
     console.add_console(app, hub, gate, out)
@@ -104,6 +107,58 @@ def _messages(app: FastAPI, hub: Hub, gate: Gate) -> None:
         if found is None:
             raise NotFound
         return _json(found)
+
+
+def _emergencies(app: FastAPI, hub: Hub, gate: Gate) -> None:
+    may_open = _caller(gate, BREAK_GLASS)
+    overrides = Overrides(hub)
+
+    async def content(request: Request, _: Annotated[Principal, Depends(may_open)]) -> bytes:
+        return await content_of(request)
+
+    @app.post("/v1/overrides")
+    def break_glass(
+        principal: Annotated[Principal, Depends(may_open)], body: Annotated[bytes, Depends(content)]
+    ) -> Response:
+        """Opens what the break-glass clauses say for the caller's party and one case. Whatever is refused is
+        recorded, and sounds like a case that does not exist.
+        """
+        said = _words(body, "case", "threat", "reason", "capacity", "officer")
+        person = _staff(hub, principal, said)
+        return _json(_override(overrides.open(person, said["case"], said["threat"], said["reason"])), 201)
+
+    @app.post("/v1/overrides/{id}/agreement")
+    def agree(
+        id: str, principal: Annotated[Principal, Depends(may_open)], body: Annotated[bytes, Depends(content)]
+    ) -> Response:
+        """A second person of the same party agrees."""
+        said = _words(body, "capacity", "officer")
+        return _json(_override(overrides.agree(id, _staff(hub, principal, said))))
+
+
+def _words(body: bytes, *names: str) -> dict[str, str]:
+    """The texts *names* of a JSON object, and no others. Raises `InvalidMessage`."""
+    said = decode(body)
+    wrong = [
+        Problem(f"/{name}", "is missing or is no text", "send it as a string")
+        for name in names
+        if not isinstance(said, dict) or not isinstance(said.get(name), str)
+    ]
+    if isinstance(said, dict) and (more := len(said.keys() - set(names))):
+        wrong.append(Problem("", f"has {more} properties that are not known", "send " + ", ".join(names)))
+    if wrong:
+        raise InvalidMessage("the body is not what is asked for here", *wrong)
+    return {name: said[name] for name in names}
+
+
+def _staff(hub: Hub, principal: Principal, said: dict[str, str]) -> Person:
+    """Who acts, as the calling party's system says."""
+    who = access.viewer(hub.keys, principal.party, said["officer"], "DECIDE", "")
+    return Person(who.party, said["capacity"], who.officer)
+
+
+def _override(made: Override) -> dict[str, str]:
+    return {"id": made.id, "state": made.state.value, "until": made.until, "reviewDue": made.review_due}
 
 
 def _receipt(receipts: list[Receipt]) -> Response:
