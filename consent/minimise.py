@@ -20,7 +20,7 @@ NHI_AGENCIES = frozenset({"health", "gp"})
 PEOPLE = "people"
 
 # What to do with a property that is not simply taken.
-_WITHHOLD, _OBJECT, _LIST, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS = range(8)
+_WITHHOLD, _OBJECT, _LIST, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS, _WHOLE = range(9)
 _WITHHELD: tuple[int, Any] = (_WITHHOLD, None)
 _NOTHING_GIVEN = FrozenDict()
 
@@ -86,6 +86,13 @@ class _Plan:
 
     __slots__ = ("branch", "steps")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that can be in the object stays as it is."""
+        return len(self.steps) == len(self.branch.children) and all(
+            step is None or step[0] == _WHOLE for step in self.steps.values()
+        )
+
     def __init__(self, branch: Branch, role: str, given: Mapping[Facet, str]) -> None:
         self.branch = branch
         self.steps: dict[str, tuple[int, Any] | None] = {}
@@ -94,7 +101,9 @@ class _Plan:
                 # Who an inner object is about is known now unless it says so itself.
                 if child.about:
                     self.steps[name] = (_ABOUT, child)
-                elif (below := _Plan(child, role, given)).steps:  # else nothing of it can stay
+                elif (below := _Plan(child, role, given)).is_whole:
+                    self.steps[name] = (_WHOLE, None)
+                elif below.steps:  # else nothing of it can stay
                     self.steps[name] = (_LIST if child.array else _OBJECT, below)
                 continue
             facet = child.facets.get(role)
@@ -223,9 +232,11 @@ class _Projection:
         return None if withheld or person or not made else made
 
     def _referring(self, what: int, below: Any, value: Any, whose: str) -> Any:
-        """What is left of what says itself whom it is about, of references to people, and of identifiers;
-        None when nothing is.
+        """What is left of what stays as it is, of what says itself whom it is about, of references to people,
+        and of identifiers; None when nothing is.
         """
+        if what == _WHOLE:
+            return value or None  # an empty list says nothing
         if what == _ABOUT:
             return self._about(below, value, whose)
         if what == _IDENTIFIERS:

@@ -48,6 +48,7 @@ class Operands:
     """What the cases of a question say, whoever the recipient is."""
 
     __slots__ = (
+        "asked",
         "assignments",
         "conflicts",
         "everywhere",
@@ -112,6 +113,13 @@ class Operands:
             for ref, facets in question.holdings.items()
         ]
         self.present = {facet.name for _, _, _, held, *_ in self.facts for facet in held}
+        # All of the question that decides and is the same for every recipient, as one number.
+        self.asked = memory.number(
+            (
+                (question.type, question.purpose, question.audience, question.source, question.leave),
+                (question.tags, self.open, self.risk, self.safe_house, self.sought[0]),
+            )
+        )
 
     def telling(
         self, own: Mapping[str, Set[str]], everybody: frozenset[str], present: int, seated: int

@@ -73,17 +73,21 @@ def decide_all(
     somebody whom the sender did not number (ref → agencies), that agency is asked about it like about what
     the sender said. *leaves*: what people decided for single parties.
     """
+    if not numbered and not leaves:
+        group = tuple(recipients)
+        yield from zip(group, decide_each(agreements, question, group), strict=True)
+        return
     groups: dict[tuple[frozenset[str], Leave], list[Party]] = {}
     for recipient in recipients:
         known = frozenset(ref for ref, agencies in numbered.items() if recipient.agency in agencies)
         leave = leaves.get(recipient.id, NO_LEAVE) if leaves else NO_LEAVE
         groups.setdefault((known, leave), []).append(recipient)
-    for (known, leave), group in groups.items():
+    for (known, leave), members in groups.items():
         asked = question if leave is NO_LEAVE else replace(question, leave=leave)
         if known:
             holdings = {ref: f | {_NUMBER} if ref in known else f for ref, f in question.holdings.items()}
             asked = replace(asked, holdings=holdings)
-        yield from zip(group, decide_each(agreements, asked, group), strict=True)
+        yield from zip(members, decide_each(agreements, asked, members), strict=True)
 
 
 def outward(decision: Decision) -> str:
@@ -135,10 +139,8 @@ def _decide(
     known = agreements.parties.get(mine)
     registered = known is recipient or known == recipient
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
-    asked_by = (question.type, question.purpose, question.audience, question.source, question.leave)
-    said = (question.tags, cases.open, cases.risk, cases.safe_house)
     sought = telling.provided if recipient.kind in NGO else telling.sought
-    standing = (mine, registered, asked_by, said, linked, conflicted, role, sought)
+    standing = (mine, registered, cases.asked, linked, conflicted, sought)
     key = (standing, telling.signature)
     decision: Decision | None = cases.memory.decisions.get(key)
     if decision is None:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from consent.agreement import Agreements
-from consent.decision import NAMES, REFERRED, WITHHELD, WORDS
+from consent.decision import NAMES, REFERRED, WITHHELD, WORDS, Findings
 from consent.ledger import Entry, Written
 from consent.placing import Placed
 from consent.policy import Decision, Outcome
@@ -54,7 +54,7 @@ class Recorder:
     below stand sorted and every part is canonical; a test holds them to it.
     """
 
-    __slots__ = ("_cases", "_head", "_message", "_salt", "_source", "_tail")
+    __slots__ = ("_cases", "_head", "_id", "_message", "_salt", "_source", "_tail")
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class Recorder:
         at: str,
     ) -> None:
         self._salt, self._message = salt, message
+        self._id = orjson.dumps(message.id)
         self._head = orjson.dumps({"agreements": agreements.version_hash, "at": at})[:-1] + b',"basis":'
         self._cases = b',"cases":' + orjson.dumps([case.id for case in placed.cases])
         self._source = b',"source":' + orjson.dumps(message.source)
@@ -83,39 +84,48 @@ class Recorder:
         if release is not None:
             digest = hashlib.sha256(release.salt + release.content).hexdigest()
             content = b',"content":"%b","disclosure":"%b"' % (digest.encode(), release.id.encode())
-        words = WORDS.written
+        basis, rules, grants, held, reasons, withheld = _parts(found)
         data = b"".join(
             (
                 self._head,
-                words(found.basis),
+                basis,
                 self._cases,
-                b',"clauses":',
-                words(found.clauses),
-                b',"conditions":',
-                _conditions(found.conditions, found.unmet),
+                rules,
                 content,
-                b',"given":{',
-                b",".join([b'"%b":%b' % (r.encode(), NAMES.written(held)) for r, held in found.given]),
-                b'},"guards":',
-                words(found.guards),
-                _KIND_AND_MESSAGE % (kind.encode(), orjson.dumps(message.id)),
-                words(found.obligations),
+                grants,
+                _KIND_AND_MESSAGE % (kind.encode(), self._id),
+                held,
                 b',"outcome":"%b","party":"%b","purpose":"%b","reasons":'
                 % (decision.outcome.value.encode(), party.encode(), decision.purpose.encode()),
-                words(found.reasons),
-                b',"referred":',
-                REFERRED.written(found.referred),
+                reasons,
                 b',"salt":"%b"' % salt.encode(),
                 self._source,
                 self._tail,
-                b",".join([b'"%b":%b' % (r.encode(), WITHHELD.written(held)) for r, held in found.withheld]),
-                b"}}",
+                withheld,
             )
         )
         return Written(kind, message.source, message.id, party, data)
 
 
 _KIND_AND_MESSAGE = b',"kind":"%b","message":%b,"obligations":'
+
+
+@lru_cache(maxsize=8192)  # most decisions find what others found before
+def _parts(found: Findings) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+    """What *found* comes to in an entry, cut where something else stands between."""
+    words = WORDS.written
+    given = b",".join([b'"%b":%b' % (role.encode(), NAMES.written(held)) for role, held in found.given])
+    withheld = b",".join(
+        [b'"%b":%b' % (role.encode(), WITHHELD.written(held)) for role, held in found.withheld]
+    )
+    return (
+        words(found.basis),
+        b',"clauses":%b,"conditions":%b' % (words(found.clauses), _conditions(found.conditions, found.unmet)),
+        b',"given":{%b},"guards":%b' % (given, words(found.guards)),
+        words(found.obligations),
+        b'%b,"referred":%b' % (words(found.reasons), REFERRED.written(found.referred)),
+        b"%b}}" % withheld,
+    )
 
 
 @lru_cache(maxsize=4096)
