@@ -6,11 +6,14 @@ Only the words of the command line are here; a command imports what it does when
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
+from rich.progress import Progress
 
 from gateway import ledger_commands
 from gateway.settings import Settings, from_environment
@@ -18,6 +21,7 @@ from gateway.settings import Settings, from_environment
 LEDGER_ACTIONS: Mapping[str, str] = {
     "export": "FOLDER",
     "verifier": "",
+    "audit-events": "",
     "officer": "PARTY NUMBER",
     "check": "",
     "rebuild-tiles": "",
@@ -44,6 +48,8 @@ def add_commands(add: _Add, out: Console) -> None:
         nargs="*",
         help="; ".join(f"{action} {words}" for action, words in LEDGER_ACTIONS.items() if words),
     )
+    _add_period(ledger)
+    say_who_looks(ledger)
     evidence = add(
         "evidence",
         "a bundle of entries, proofs and salts for one message or person",
@@ -64,6 +70,14 @@ def add_commands(add: _Add, out: Console) -> None:
         "--no-salts", action="store_true", help="a message's evidence without what opens it, to be passed on"
     )
     say_who_looks(evidence)
+    reconcile = add(
+        "reconcile",
+        "what the hub says it released against what recipients say they received",
+        lambda given: _reconcile(given, out),
+    )
+    reconcile.add_argument("receipts", nargs="+", type=Path, help="CSV or NDJSON: delivery,party,time,digest")
+    _add_period(reconcile)
+    say_who_looks(reconcile)
     retention = add(
         "retention", "what is kept how long, what is due, legal holds", lambda given: _retention(given, out)
     )
@@ -79,6 +93,18 @@ def add_commands(add: _Add, out: Console) -> None:
     retention.add_argument("--message", help="hold: a message")
     retention.add_argument("--everything", action="store_true", help="hold: everything")
     say_who_looks(retention)
+
+
+def _add_period(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--since", type=_day, metavar="DAY", help="the first day, YYYY-MM-DD, New Zealand")
+    parser.add_argument("--until", type=_day, metavar="DAY", help="the last day")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("is not a day as YYYY-MM-DD") from None
 
 
 def say_who_looks(parser: argparse.ArgumentParser) -> None:
@@ -100,6 +126,7 @@ def run_ledger(given: argparse.Namespace, out: Console) -> int:
     actions: Mapping[str, Callable[[argparse.Namespace, Settings, Console], int]] = {
         "export": _export,
         "verifier": _verifier,
+        "audit-events": _audit_events,
         "officer": _officer,
         "check": ledger_commands.check_ledger,
         "rebuild-tiles": ledger_commands.rebuild,
@@ -129,6 +156,73 @@ def _verifier(given: argparse.Namespace, _settings: Settings, _out: Console) -> 
 
     print(json.dumps({"verify_ledger.py": single_file()}) if given.json else single_file(), end="")
     return 0
+
+
+def _audit_events(given: argparse.Namespace, settings: Settings, _out: Console) -> int:
+    from gateway.access import AccessLog, Look, viewer_of
+    from gateway.audit_events import audit_events
+    from gateway.hub import open_hub
+    from gateway.queries import period
+
+    with open_hub(settings, alone=False) as hub:
+        viewer = viewer_of(given, hub.keys, hub.agreements.parties)
+        start, stop = period(hub.engine, hub.ledger.head().size, given.since, given.until)
+        # ‖ Before a line is written: who carries the ledger out is in it.
+        AccessLog(hub.engine, hub.ledger, hub.keys, hub.clock).record(
+            viewer, Look("audit-events", f"{start}-{stop}")
+        )
+        for event in audit_events(hub, start, stop):
+            print(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
+    return 0
+
+
+def _reconcile(given: argparse.Namespace, out: Console) -> int:
+    from gateway.access import AccessLog, Look, viewer_of
+    from gateway.hub import open_hub
+    from gateway.queries import period
+    from gateway.reconcile import KINDS, Difference, reconcile
+
+    def tell(one: Difference) -> None:
+        if given.json:
+            print(json.dumps(one._asdict()))
+        else:
+            of = f", entry {one.entry}" if one.entry is not None else ""
+            whom = ", ".join(
+                f"{word} {party}"
+                for word, party in (("released to", one.released_to), ("received by", one.received_by))
+                if party
+            )
+            at = f" ({one.place})" if one.place else ""
+            out.print(f"{one.kind}: {one.delivery}{of}, {whom}{at}", markup=False, soft_wrap=True)
+
+    with open_hub(from_environment(data=given.data), alone=False) as hub:
+        viewer = viewer_of(given, hub.keys, hub.agreements.parties)
+        start, stop = period(hub.engine, hub.ledger.head().size, given.since, given.until)
+        AccessLog(hub.engine, hub.ledger, hub.keys, hub.clock).record(
+            viewer, Look("reconcile", f"{start}-{stop}")
+        )
+        if given.json or not sys.stderr.isatty():
+            found = reconcile(hub, given.receipts, start, stop, tell)
+        else:
+            with Progress(console=Console(stderr=True)) as bar:
+                task = bar.add_task("comparing", total=stop - start)
+                found = reconcile(
+                    hub, given.receipts, start, stop, tell, lambda done, _: bar.update(task, completed=done)
+                )
+    if given.json:
+        print(json.dumps(found.as_json()))
+    else:
+        parties = ", ".join(found.parties) or "nobody"
+        out.print(
+            f"{found.released:,} released, {found.receipts:,} receipts of {parties}: "
+            f"{found.agreed:,} agree, {found.waiting:,} on their way",
+            markup=False,
+            soft_wrap=True,
+        )
+        for kind, text in KINDS.items():
+            if found.kinds[kind]:
+                out.print(f"{found.kinds[kind]:,} {kind}: {text}", markup=False, soft_wrap=True)
+    return 1 if found.kinds else 0
 
 
 def _officer(given: argparse.Namespace, settings: Settings, out: Console) -> int:

@@ -129,6 +129,14 @@ def day_range(engine: sa.Engine, size: int, day: date) -> tuple[int, int]:
     return _index_at(engine, size, midnight), _index_at(engine, size, following)
 
 
+def period(engine: sa.Engine, size: int, since: date | None, until: date | None) -> tuple[int, int]:
+    """The indices (first, one after the last) of the entries of the New Zealand days *since* to *until*, both
+    included; None is open.
+    """
+    start = day_range(engine, size, since)[0] if since else 0
+    return start, max(start, day_range(engine, size, until)[1] if until else size)
+
+
 def _index_at(engine: sa.Engine, size: int, instant: datetime) -> int:
     low, high = 0, size
     while low < high:
@@ -177,3 +185,14 @@ def _reaches(size: int, level: int, number: int, width: int) -> bool:
 def _rows(engine: sa.Engine, query: sa.Select[int, bytes]) -> list[Row]:
     with reading(engine).begin() as connection:
         return [Row(idx, orjson.loads(bytes(body))) for idx, body in connection.execute(query)]
+
+
+def entries_at(engine: sa.Engine, indices: Sequence[int]) -> dict[int, Row]:
+    """The entries at *indices*, by index, as far as they exist."""
+    found: dict[int, Row] = {}
+    for start in range(0, len(indices), _CHUNK):
+        query = sa.select(ledger_entry.c.idx, ledger_entry.c.entry).where(
+            ledger_entry.c.idx.in_(indices[start : start + _CHUNK])
+        )
+        found.update((row.index, row) for row in _rows(engine, query))
+    return found
