@@ -29,7 +29,9 @@ def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
     transaction takes the write lock at its start, because a read that is later upgraded fails at once when
     another writer came between. Deleted content is overwritten, since it may be somebody's address.
     Errors do not repeat the parameters of a statement: they would carry bodies into logs.
-    PostgreSQL gets lock and statement timeouts, so that a stuck peer becomes an error and not a silence.
+    PostgreSQL gets lock and statement timeouts, so that a stuck peer becomes an error and not a silence, and
+    ends a transaction that stands idle: a writer that was cut off, or stopped, must not keep the ledger's
+    head locked until its connection is missed.
     """
     if url.startswith("sqlite"):
         engine = sa.create_engine(
@@ -45,7 +47,10 @@ def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
         url,
         hide_parameters=True,
         pool_pre_ping=True,
-        connect_args={"options": f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds * 6}"},
+        connect_args={
+            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds * 6} "
+            f"-c idle_in_transaction_session_timeout={milliseconds * 6}"
+        },
     )
 
 

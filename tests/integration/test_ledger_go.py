@@ -14,9 +14,8 @@ from consent.note import COSIGNATURE_V1, Checkpoint
 from consent.tiles import shape
 from consent.witness import Witness
 from schemas.database import metadata, open_database
+from tests import big_log
 
-SOURCE = Path(__file__).parent / "go" / "verify.go"
-PACKAGE = Path("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog")  # Debian's golang-golang-x-mod-dev
 ORIGIN = "isr.test/ledger"
 SIGNER = Signer(ORIGIN, bytes(range(32)))
 WITNESS = Signer("witness.test", bytes(range(2, 34)), COSIGNATURE_V1)
@@ -32,12 +31,9 @@ def _missing(reason: str) -> None:
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled verifier; nothing is installed or fetched for it."""
-    if not shutil.which("go") or not PACKAGE.is_dir():
+    if not big_log.has_go():
         _missing("needs Go and its x/mod packages (apt-get install golang-go golang-golang-x-mod-dev)")
-    built = tmp_path_factory.mktemp("go") / "verify"
-    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": ""}
-    subprocess.run(["go", "build", "-o", str(built), str(SOURCE)], env=environment, check=True)
-    return built
+    return big_log.build(tmp_path_factory.mktemp("go"))
 
 
 def entry(number: int) -> Entry:
@@ -132,3 +128,11 @@ def test_go_notices_a_fork(program: Path, exported: Path) -> None:
     done = run(program, exported, "fork")
     assert done.returncode == 1
     assert "FAIL consistency" in done.stdout
+
+
+def test_go_reads_a_log_of_the_hub_and_notices_any_flipped_bit(program: Path, tmp_path: Path) -> None:
+    """The same with a million entries: `python -m tests.big_log`."""
+    assert program
+    figures = big_log.run(tmp_path, 2_600)
+    assert figures["wrong"] == []
+    assert len(figures["flipped"]) == 6
