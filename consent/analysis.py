@@ -15,7 +15,7 @@ from consent.guards import GUARDS
 from consent.matrix import Row
 from consent.matrix import who_can_learn as granted
 from consent.policy import decide
-from consent.space import RANK, Asker, Carrier, Scene, carriers, noon, scenes
+from consent.space import RANK, Asker, Carrier, Scene, carriers, noon, rare_scenes, scenes
 from schemas.classes import CLASSES, SUBJECT_ROLES, Facet
 
 _PLACES = (("victim", "ADDR-V"), ("child", "ADDR-V"))
@@ -288,9 +288,9 @@ def _held_back(
     guards: set[str] = set()
     example: Scene | None = None
     at = noon(day)
-    for scene in scenes(row.role):
+    for scene in rare_scenes(row.role):
         for carrier in _chosen(carriers(row.role, row.data_class), (purpose,)):
-            question = scene.question(party.id, carrier.type, purpose, sender, (carrier.facet,), at)
+            question = scene.question((party.id,), carrier.type, purpose, sender, (carrier.facet,), at)
             decision = decide(agreements, question, party)
             guards.update(
                 reason

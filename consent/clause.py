@@ -11,7 +11,8 @@ KINDS = ("POL", "OT", "COR", "HNZ", "GP", "MSD", "ACC", "MOJ", "EDU", "NGOV", "N
 ANY = "any"
 NEVER_GRANTED = frozenset({"FRAME", "RESTRICT-META", "PRIV"})
 _FAMILY_VIOLENCE = frozenset({"FV-RISK", "FV-PLAN", "FV-PROTECT"})
-CHILD_WELFARE = frozenset({"CW-HARM", "CW-ASSESS", "CW-PLAN", "CW-PREVENT", "CW-SERVICE", "CW-CARE"})
+_CHILD_WELFARE = frozenset({"CW-HARM", "CW-ASSESS", "CW-PLAN", "CW-PREVENT", "CW-SERVICE", "CW-CARE"})
+CHILD_CARE = _CHILD_WELFARE | {"CW-ROC"}  # what may be done with what section 66 made somebody supply
 
 
 class Power(NamedTuple):
@@ -27,11 +28,11 @@ class Power(NamedTuple):
 
 BASES: dict[str, Power] = {
     "FVA20": Power("Family Violence Act 2018", _FAMILY_VIOLENCE, "fva"),
-    "OTA66C": Power("Oranga Tamariki Act 1989", CHILD_WELFARE, "cwpa"),
+    "OTA66C": Power("Oranga Tamariki Act 1989", _CHILD_WELFARE, "cwpa"),
     "OTA15": Power("Oranga Tamariki Act 1989", frozenset({"CW-ROC"}), None, frozenset({"OT", "POL"})),
-    "HIPC11": Power("Health Information Privacy Code 2020", _FAMILY_VIOLENCE | CHILD_WELFARE, None),
+    "HIPC11": Power("Health Information Privacy Code 2020", _FAMILY_VIOLENCE | _CHILD_WELFARE, None),
     "HA22C": Power(
-        "Health Act 1956", _FAMILY_VIOLENCE | CHILD_WELFARE, None, frozenset({"POL", "OT", "COR"})
+        "Health Act 1956", _FAMILY_VIOLENCE | _CHILD_WELFARE, None, frozenset({"POL", "OT", "COR"})
     ),
 }
 PURPOSES = frozenset().union(*(power.purposes for power in BASES.values()))

@@ -11,11 +11,11 @@ seen that day; what a message comes to is joined from what its subjects come to.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from consent.agreement import Agreements, Cells, Entry, InForce, Party
-from consent.clause import CHILD_WELFARE, NEVER_GRANTED
+from consent.clause import CHILD_CARE, NEVER_GRANTED
 from consent.conditions import CONDITIONS, Facts
 from consent.decision import NO_LEAVE, S66, WORDS, Decision, Findings, FrozenDict, Leave, Outcome, Question
 from consent.guards import AT_RISK, NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
@@ -110,9 +110,37 @@ def nothing_left(decision: Decision) -> Decision:
     )
 
 
+def seen_each(
+    agreements: Agreements, question: Question, recipients: Iterable[Party]
+) -> Iterator[tuple[Situation, Mapping[str, Subject]]]:
+    """What guards see, for each of *recipients*: their situation, and each subject of *question* by ref.
+    Under the same clauses equal sights are equal answers, for any facet and view.
+    """
+    in_force = agreements.in_force(question.at)
+    source = agreements.parties[question.source]
+    if in_force is None:
+        return
+    cases = Operands(question, in_force.memory())
+    for recipient in recipients:
+        asked = _asked(agreements, question, cases, in_force, recipient)
+        pupils = zip(asked.told, asked.telling.own_pupils, strict=True)
+        yield asked.stage(source).situation, {told.ref: _seen(told, pupil) for told, pupil in pupils}
+
+
 def _decide(
     agreements: Agreements, question: Question, cases: Operands, in_force: InForce, recipient: Party
 ) -> Decision:
+    asked = _asked(agreements, question, cases, in_force, recipient)
+    key = (asked.standing, asked.telling.signature)
+    decision: Decision | None = cases.memory.decisions.get(key)
+    if decision is None:
+        decision = cases.memory.decisions[key] = asked.decision()
+    return decision
+
+
+def _asked(
+    agreements: Agreements, question: Question, cases: Operands, in_force: InForce, recipient: Party
+) -> "_Asked":
     own: dict[str, set[str]] = {}
     mine = recipient.id
     linked = recipient.kind in PERPETRATOR_SIDE
@@ -141,25 +169,10 @@ def _decide(
     # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
     sought = telling.provided if recipient.kind in NGO else telling.sought
     standing = (mine, registered, cases.asked, linked, conflicted, sought)
-    key = (standing, telling.signature)
-    decision: Decision | None = cases.memory.decisions.get(key)
-    if decision is None:
-        source = agreements.parties.get(question.source)
-        asked = _Asked(
-            question,
-            recipient,
-            registered,
-            source,
-            cases,
-            in_force,
-            linked,
-            conflicted,
-            role,
-            telling,
-            standing,
-        )
-        decision = cases.memory.decisions[key] = asked.decision()
-    return decision
+    source = agreements.parties.get(question.source)
+    return _Asked(
+        question, recipient, registered, source, cases, in_force, linked, conflicted, role, telling, standing
+    )
 
 
 def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
@@ -168,8 +181,20 @@ def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+def _seen(told: Told, own_pupil: bool) -> Subject:
+    return Subject(
+        told.role,
+        told.services,
+        own_pupil,
+        told.reveals_home,
+        told.was_perpetrator,
+        told.perpetrator_represents,
+        _SAFE_CONTACT in told.facets,
+        _NUMBER in told.facets,
+    )
+
+
+class _Asked(NamedTuple):
     """A question with all its operands, decided from scratch."""
 
     question: Question
@@ -198,7 +223,7 @@ class _Asked:
             return Decision(Outcome.PERMIT, _NOTHING, question.purpose, recipient.id)
         if self.source is None or not self.source.active:
             return _refusal(question, recipient, "unknown-source")
-        stage = self._stage(self.source)
+        stage = self.stage(self.source)
         verdicts = []
         for told, number, own_pupil in zip(
             self.told, self.telling.numbers, self.telling.own_pupils, strict=True
@@ -215,7 +240,8 @@ class _Asked:
             return replace(joined, found=joined.found._replace(obligations=obligations))
         return joined
 
-    def _stage(self, source: Party) -> "_Stage":
+    def stage(self, source: Party) -> "_Stage":
+        """The recipient towards the message, remembered."""
         others_at_risk = any(told.role in AT_RISK for told in self.told)
         represents = any(
             pupil and told.perpetrator_represents
@@ -237,16 +263,7 @@ class _Asked:
         """What one subject comes to."""
         verdict = Verdict(told.role)
         facts = self._facts(told.role, told.services, told.in_case, own_pupil)
-        subject = Subject(
-            told.role,
-            told.services,
-            own_pupil,
-            told.reveals_home,
-            told.was_perpetrator,
-            told.perpetrator_represents,
-            _SAFE_CONTACT in told.facets,
-            _NUMBER in told.facets,
-        )
+        subject = _seen(told, own_pupil)
         for facet in told.facets:
             if facet.name != FRAME:
                 self._weigh(verdict, stage.cells, stage.situation, facts, subject, facet)
@@ -304,7 +321,7 @@ class _Asked:
             perpetrator_represents_pupil=perpetrator_represents_pupil,
             safe_house=self.cases.safe_house,
             supplied_under_66=S66 in self.question.tags,
-            for_care=self.question.purpose in CHILD_WELFARE,
+            for_care=self.question.purpose in CHILD_CARE,
         )
 
     def _weigh(
@@ -390,4 +407,5 @@ __all__ = [
     "decide_each",
     "nothing_left",
     "outward",
+    "seen_each",
 ]

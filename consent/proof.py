@@ -11,18 +11,17 @@ is open is left out, since no guard is told. Of the rare circumstances that only
 most one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from itertools import product
 from math import inf
 from typing import NamedTuple
 
 from consent.agreement import Agreements, Party
 from consent.clause import Agreement, Basis, Belief, Clause
 from consent.minimise import minimise
-from consent.policy import COMPANIONS, decide
-from consent.space import Asker, Scene, facets_about, rare_scenes, scenes, without
+from consent.policy import COMPANIONS, decide, seen_each
+from consent.space import PERSONS, Asker, Scene, facets_about, rare_scenes, scenes, without
 from consent.space import matter as matter_of
 from schemas.catalogue import published
 from schemas.classes import CASE, CLASSES, FRAME, SUBJECT_ROLES, Facet
@@ -37,6 +36,7 @@ _STANDING = {
     "registered_until": "9999-12-31",
     "trained_until": "9999-12-31",
 }
+_EPISODE = "nz.isr.police.episode-recorded.v1"
 _PURPOSES = ("FV-RISK", "CW-ASSESS")
 _GIVEN = ("full", "reduced")
 _RANK = {"full": 3, "reduced": 2, "refer": 1, "": 0}
@@ -281,7 +281,9 @@ def _caution(answer: _Answer) -> _Broken:
         if caution == "a link to the perpetrator" and answer.party.kind != "NGOV":
             continue  # for an agency it is work like any other; Corrections and outreach are linked anyway
         before = answer.ask(milder)
-        yield from _those(answer, lambda facet, view, before=before: _RANK[view] > _RANK[before[facet]])  # type: ignore[misc]
+        for facet, view in answer.reached.items():
+            if _RANK[view] > _RANK[before.get(facet, "")]:
+                yield facet, view
 
 
 PROMISES: dict[str, tuple[str, Callable[[_Answer], _Broken]]] = {
@@ -364,7 +366,7 @@ def prove(
     largest: float = inf,
 ) -> list[Proof]:
     """Each promise of *codes*, over every scene and each different recipient among the parties of
-    *agreements*. *progress* is told recipients done and in all. It is a proof when *largest* is not given: it
+    *agreements*. *progress* is told scenes done and in all. It is a proof when *largest* is not given: it
     leaves out scenes of more than so many words.
     """
     codes = tuple(codes)
@@ -373,10 +375,19 @@ def prove(
     asked = dict.fromkeys(codes, 0)
     broken: dict[str, tuple[int, CounterExample]] = {}
     wanted = {code: PROMISES[code] for code in codes if code in PROMISES}
-    for done, party in enumerate(recipients):
-        progress(done, len(recipients))
-        if wanted:
-            _ask_all(widest, party, wanted, asked, broken, largest)
+    found = {role: [s for s in rare_scenes(role) if s.open and s.size <= largest] for role in SUBJECT_ROLES}
+    total, done = sum(map(len, found.values())), 0
+    for role in SUBJECT_ROLES if wanted else ():
+        for purpose in _PURPOSES:
+            sight = _Sight(widest, recipients, role, purpose)
+            for scene in found[role]:
+                # Only what had to be supplied depends on the purpose.
+                if purpose == _PURPOSES[0] or scene.rare == "section 66":
+                    _ask(sight, scene, wanted, asked, broken)
+                if purpose == _PURPOSES[0]:
+                    done += 1
+                    if done % 500 == 0:
+                        progress(done, total)
     proofs = [
         Proof(code, text, asked[code], broken[code][1] if code in broken else None)
         for code, (text, _) in wanted.items()
@@ -385,45 +396,69 @@ def prove(
         proofs.append(_names_alone(agreements, recipients, largest))
     if _OWN[0] in codes:
         proofs.append(_own_numbers(widest))
-    progress(len(recipients), len(recipients))
+    progress(total, total)
     return proofs
 
 
-def _ask_all(
-    widest: Agreements,
-    party: Party,
+class _Sight:
+    """Scenes put to every recipient under one agreement, for one role and purpose. Scenes that look the
+    same to the guards, and in which the recipient has the same services, are asked about once.
+    """
+
+    def __init__(self, agreements: Agreements, recipients: Sequence[Party], role: str, purpose: str) -> None:
+        self.recipients, self.purpose = recipients, purpose
+        self._agreements = agreements
+        self._ref = "" if role == CASE else PERSONS[role]
+        self._ids = tuple(party.id for party in recipients)
+        self._source = {party.id: _other(agreements, party) for party in recipients}
+        self._known: dict[Hashable, Mapping[Facet, str]] = {}
+        self._answers: dict[Scene, tuple[Mapping[Facet, str], ...]] = {}
+
+    def answers(self, scene: Scene) -> tuple[Mapping[Facet, str], ...]:
+        """What each recipient reaches in *scene*: what is given or referred, by facet."""
+        found = self._answers.get(scene)
+        if found is None:
+            found = self._answers[scene] = tuple(self._reached(scene))
+        return found
+
+    def _reached(self, scene: Scene) -> Iterator[Mapping[Facet, str]]:
+        question = scene.question(self._ids, _EPISODE, self.purpose, self._ids[0], (), _AT)
+        sights = seen_each(self._agreements, question, self.recipients)
+        for party, (situation, subjects) in zip(self.recipients, sights, strict=True):
+            key = (party.id, situation, subjects[self._ref])
+            reached = self._known.get(key)
+            if reached is None:
+                asker = Asker(self._agreements, party, self.purpose, self._source[party.id], _AT)
+                reached = self._known[key] = {f: view for f, view in asker.all(scene).items() if view}
+            yield reached
+
+
+def _ask(
+    sight: _Sight,
+    scene: Scene,
     wanted: Mapping[str, tuple[str, Callable[[_Answer], _Broken]]],
     asked: dict[str, int],
     broken: dict[str, tuple[int, CounterExample]],
-    largest: float,
 ) -> None:
-    for role, purpose in product(SUBJECT_ROLES, _PURPOSES):
-        asker = Asker(widest, party, purpose, _other(widest, party), _AT)
-        answers: dict[Scene, Mapping[Facet, str]] = {}
+    open_to = [code for code in wanted if code not in broken or scene.size < broken[code][0]]
+    if not open_to:
+        return
+    for n, (party, reached) in enumerate(zip(sight.recipients, sight.answers(scene), strict=True)):
+        for code in open_to:
+            asked[code] += 1
+        if not reached:
+            continue  # a promise is broken by what is reached
 
-        def ask(
-            scene: Scene, answers: dict[Scene, Mapping[Facet, str]] = answers, asker: Asker = asker
-        ) -> Mapping[Facet, str]:
-            found = answers.get(scene)
-            if found is None:
-                found = answers[scene] = asker.all(scene)
-            return found
+        def ask(milder: Scene, n: int = n) -> Mapping[Facet, str]:
+            return sight.answers(milder)[n]
 
-        for scene in rare_scenes(role):
-            open_to = [code for code in wanted if code not in broken or scene.size < broken[code][0]]
-            if not open_to or scene.size > largest:
-                break
-            # Only what had to be supplied depends on the purpose.
-            if not scene.open or (purpose != _PURPOSES[0] and scene.rare != "section 66"):
-                continue
-            answer = _Answer(party, scene, purpose, ask(scene), ask)
-            for code in open_to:
-                asked[code] += 1
-                wrong = next(iter(wanted[code][1](answer)), None)
-                if wrong is not None:
-                    facet, view = wrong
-                    said = CounterExample(party.id, party.kind, role, facet.name, view, scene.words())
-                    broken[code] = (scene.size, said)
+        answer = _Answer(party, scene, sight.purpose, reached, ask)
+        for code in open_to:
+            wrong = next(iter(wanted[code][1](answer)), None)
+            if wrong is not None and (code not in broken or scene.size < broken[code][0]):
+                facet, view = wrong
+                said = CounterExample(party.id, party.kind, scene.role, facet.name, view, scene.words())
+                broken[code] = (scene.size, said)
 
 
 def _different(agreements: Agreements) -> list[Party]:
@@ -498,7 +533,7 @@ def _names_alone(agreements: Agreements, recipients: Iterable[Party], largest: f
                         break
                     situations += 1
                     question = scene.question(
-                        party.id, kind.name, "FV-RISK", _other(names, party), facets, _AT
+                        (party.id,), kind.name, "FV-RISK", _other(names, party), facets, _AT
                     )
                     given = decide(names, question, party).given
                     for facet, view in next(iter(given.values()), {}).items():
@@ -509,7 +544,6 @@ def _names_alone(agreements: Agreements, recipients: Iterable[Party], largest: f
 
 def _own_numbers(widest: Agreements) -> Proof:
     """Every system's number in one message, minimised for every party."""
-    type = "nz.isr.police.episode-recorded.v1"
     scene = Scene("victim", seat=True)
     situations = 0
     people = [
@@ -521,10 +555,14 @@ def _own_numbers(widest: Agreements) -> Proof:
     ]
     for _, party in sorted(widest.parties.items()):
         question = scene.question(
-            party.id, type, "FV-RISK", _other(widest, party), (Facet("ID-XREF"),), _AT
+            (party.id,), _EPISODE, "FV-RISK", _other(widest, party), (Facet("ID-XREF"),), _AT
         )  # fmt: skip
         data = minimise(
-            published()[type].shape, {"people": people}, decide(widest, question, party), question.roles, {}
+            published()[_EPISODE].shape,
+            {"people": people},
+            decide(widest, question, party),
+            question.roles,
+            {},
         )
         for person in data.get("people", ()):
             for number in person.get("identifiers", ()):

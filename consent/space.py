@@ -7,7 +7,7 @@ has to believe a second account of it. Services count by what they can do: a sea
 task, and a service that may know a refuge.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, time
 from functools import cache
@@ -22,12 +22,13 @@ from schemas.catalogue import published
 from schemas.classes import CASE, CLASSES, FRAME, Facet
 from schemas.clock import NEW_ZEALAND
 
-_PERSONS = {"victim": "v", "child": "c", "perpetrator": "p", "witness": "w", "associate": "a"}
+PERSONS = {"victim": "v", "child": "c", "perpetrator": "p", "witness": "w", "associate": "a"}
 _BYSTANDER = "b"
 _SAFE_CONTACT, _NUMBER = Facet("SAFE-CONTACT"), Facet("ID-XREF")
 RISKS = (None, "low", "medium", "high")
 RANK = {"full": 3, "reduced": 2, "refer": 1, "": 0}
-# What is rare and only ever holds back; a scene has at most one of them.
+# What is rare and only ever holds back; a scene has at most one of them, beside few other words.
+BESIDE_RARE = 2
 RARE = ("", "safe house", "contact unsaid", "unnumbered", "section 66")
 
 
@@ -86,33 +87,40 @@ class Scene:
         return "; ".join(s for s in said if s)
 
     def question(
-        self, recipient: str, type: str, purpose: str, source: str, facets: Iterable[Facet], at: datetime
+        self,
+        recipients: Sequence[str],
+        type: str,
+        purpose: str,
+        source: str,
+        facets: Iterable[Facet],
+        at: datetime,
     ) -> Question:
-        """What *recipient* would be decided for when a message holds *facets* about the subject (of a person
-        also a number, and whether contact is safe) and nothing else.
+        """What would be decided for each of *recipients*, as if it were the only one, when a message holds
+        *facets* about the subject (of a person also a number, and whether contact is safe) and nothing else.
         """
-        names = {role: p for role, p in _PERSONS.items() if role in ("victim", "child", "perpetrator")}
+        names = {role: p for role, p in PERSONS.items() if role in ("victim", "child", "perpetrator")}
         if self.alone:
             names = {role: p for role, p in names.items() if role == "perpetrator"}
         if self.role != CASE:
-            names[self.role] = _PERSONS[self.role]
-        subject = "" if self.role == CASE else _PERSONS[self.role]
+            names[self.role] = PERSONS[self.role]
+        subject = "" if self.role == CASE else PERSONS[self.role]
         people = {p: self._person(role) for role, p in names.items()}
         people[_BYSTANDER] = PersonInCase(["associate"])
         people[_BYSTANDER].protected = self.rare == "safe house"
         if self.home == "unknown":
             people.pop("p", None)
         case = Case("example", "", self.open, self.risk, people)
-        case.assignments = {
-            *((recipient, subject or _BYSTANDER, service) for service in self.services),
-            *([(recipient, "*", "table")] if self.seat else ()),
-            *([(recipient, _BYSTANDER, "asked")] if self.elsewhere else ()),
-            *([(recipient, "p", "pos")] if self.linked else ()),
+        works = [
+            *((subject or _BYSTANDER, service) for service in self.services),
+            *([("*", "table")] if self.seat else ()),
+            *([(_BYSTANDER, "asked")] if self.elsewhere else ()),
+            *([("p", "pos")] if self.linked else ()),
             # A school is asked about the pupil, also where the message is about the case.
-            *([(recipient, "c", s) for s in self.services] if self.role == CASE and self.school else ()),
-        }
+            *([("c", s) for s in self.services] if self.role == CASE and self.school else ()),
+        ]
+        case.assignments = {(recipient, *work) for recipient in recipients for work in works}
         if self.conflict:
-            case.conflicts = {recipient}
+            case.conflicts = set(recipients)
         held = frozenset(facets)
         if subject:
             held |= {_SAFE_CONTACT, _NUMBER}
@@ -211,10 +219,10 @@ def scenes(role: str) -> tuple[Scene, ...]:
 
 @cache
 def rare_scenes(role: str) -> tuple[Scene, ...]:
-    """Every scene about a subject in *role*, and each with every rarity, the smallest first."""
-    words = [word for word in RARE if role != CASE or word not in ("contact unsaid", "unnumbered")]
-    found = [replace(scene, rare=word) for word in words for scene in scenes(role)]
-    return tuple(sorted(found, key=lambda scene: scene.size))
+    """Every scene about a subject in *role*, those of few words with each rarity too, the smallest first."""
+    words = [word for word in RARE[1:] if role != CASE or word not in ("contact unsaid", "unnumbered")]
+    found = [replace(s, rare=word) for word in words for s in scenes(role) if s.size <= BESIDE_RARE]
+    return tuple(sorted((*scenes(role), *found), key=lambda scene: scene.size))
 
 
 class Carrier(NamedTuple):
@@ -259,7 +267,7 @@ def noon(day: date) -> datetime:
 
 def outcome(decision: Decision, role: str, facet: Facet) -> str:
     """What *decision* comes to for *facet* about *role*: full, reduced, refer or ""."""
-    ref = "" if role == CASE else _PERSONS[role]
+    ref = "" if role == CASE else PERSONS[role]
     view = decision.given.get(ref, {}).get(facet, "")
     return view or ("refer" if (role, facet.name) in decision.referred else "")
 
@@ -302,7 +310,7 @@ class Asker:
                 yield facet, outcome(self._decide(scene, type, (facet,)), scene.role, facet)
 
     def _decide(self, scene: Scene, type: str, facets: Iterable[Facet]) -> Decision:
-        question = scene.question(self._recipient.id, type, self._purpose, self._source, facets, self._at)
+        question = scene.question((self._recipient.id,), type, self._purpose, self._source, facets, self._at)
         return decide(self._agreements, question, self._recipient)
 
 

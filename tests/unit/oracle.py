@@ -247,7 +247,7 @@ class World:
         kind = self.kind
         if self.conflict or name in ("RESTRICT-META", "PRIV"):
             return True
-        if self.section_66 and not self.purpose.startswith("CW-A"):
+        if self.section_66 and not self.purpose.startswith("CW-"):
             return True
         if name == "ID-XREF" and kind in ("EDU", "NGOV", "NGOP"):
             return True
