@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from consent.agreement_file import read_folder
+from consent.agreement_file import read_texts, texts_of
 from consent.clause import (
     ANY,
     BASES,
@@ -239,5 +239,19 @@ class Agreements:
         Raises `BadAgreement` with one `Problem` per finding (`file:line`, what, fix); then nothing of the
         folder is in force.
         """
-        parties, agreements, version_hash = read_folder(folder)
-        return cls(parties, agreements, version_hash)
+        return cls.of(texts_of(folder))
+
+    @classmethod
+    def of(
+        cls,
+        texts: Mapping[str, bytes],
+        superseded: Mapping[str, str] | None = None,
+        *,
+        approved: bool = False,
+    ) -> "Agreements":
+        """The parties and agreements of the files *texts* (name → content), some of which were *superseded*
+        (`ID@version` → `ID@version`); all of them count as active when they were *approved*. Raises as `load`
+        does.
+        """
+        read = read_texts(texts, superseded, approved=approved)
+        return cls(read.parties, read.agreements, read.version_hash)

@@ -7,8 +7,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,47 +33,110 @@ from consent.clause import (
 )
 from consent.conditions import CONDITIONS
 from consent.strict_yaml import Place, line_of, read
+from consent.terms import outsiders, settled
 from schemas.canonical import canonical
 from schemas.classes import CLASSES, SUBJECT_ROLES
 from schemas.errors import BadAgreement, Problem
 
+SCHEMA = "agreement.schema.json"
+PARTIES = "PARTIES"  # how the file of the parties is called where agreements are called by their id
 
-def read_folder(folder: str | Path) -> tuple[dict[str, Party], list[Agreement], str]:
-    """The parties, the agreements and the hash of all `*.yaml` files in *folder*.
 
-    Raises `BadAgreement` with one `Problem` per finding (`file:line`, what, fix).
+class Read(NamedTuple):
+    """What files say together. *version_hash* is over all of it, *hashes* over each file's content by its
+    name: of what it says, so that spaces and comments count for nothing.
     """
-    paths = sorted(Path(folder).glob("*.yaml"))
-    if not paths:
+
+    parties: dict[str, Party]
+    agreements: list[Agreement]
+    version_hash: str
+    hashes: dict[str, str]
+
+
+def texts_of(folder: str | Path) -> dict[str, bytes]:
+    """The `*.yaml` files of *folder*, by name. Raises `BadAgreement` when there are none."""
+    found = {path.name: path.read_bytes() for path in sorted(Path(folder).glob("*.yaml"))}
+    if not found:
         raise BadAgreement(
             "there are no agreements",
             Problem(Path(folder).name, "holds no .yaml file", "add parties.yaml and an agreement"),
         )
+    return found
+
+
+def content_of(name: str, text: bytes) -> tuple[Any, str]:
+    """What the file *name* with this *text* says, checked alone, and its hash. Raises `BadAgreement`."""
+    document, problems = _checked(name, text)
+    if problems:
+        raise BadAgreement(f"{name} cannot be read: " + "; ".join(p.line() for p in problems), *problems)
+    return document.value, _hash(document.value)
+
+
+def read_texts(
+    texts: Mapping[str, bytes], superseded: Mapping[str, str] | None = None, *, approved: bool = False
+) -> Read:
+    """What the files *texts* (name → bytes) say together. *superseded* says, beside what the files say, which
+    agreement (`ID@version`) was superseded by which. *approved*: all of them were, whatever status they give
+    themselves.
+
+    Raises `BadAgreement` with one `Problem` per finding (`file:line`, what, fix).
+    """
     contents: dict[str, Any] = {}
     documents: list[_Document] = []
     problems: list[Problem] = []
-    for path in paths:
+    for name, text in sorted(texts.items()):
         try:
-            value, lines = read(path.read_text(encoding="utf-8"), path.name)
-        except UnicodeDecodeError:
-            problems.append(Problem(path.name, "is not UTF-8", "save it as UTF-8"))
-            continue
+            document, found = _checked(name, text)
         except BadAgreement as error:
             problems.extend(error.problems)
             continue
-        document = _Document(path.name, value, lines)
-        if found := _against_schema(document):
+        if found:
             problems.extend(found)
             continue
-        contents[path.name] = value
+        contents[name] = document.value
         documents.append(document)
+    hashes = {name: _hash(value) for name, value in contents.items()}
     parties = _parties(documents, problems)
     agreements = _agreements(documents, parties, problems)
+    if approved:
+        agreements = [replace(agreement, status="active") for agreement in agreements]
+    by_file = {document.name: document for document in documents}
+
+    def wrong(agreement: Agreement, place: Place, detail: str, fix: str) -> None:
+        problems.append(by_file[agreement.file].problem(place, detail, fix))
+
+    for agreement in agreements:
+        outsiders(agreement, parties, wrong)
+    agreements = settled(agreements, superseded or {}, wrong)
     if problems:
         raise BadAgreement(
             "the agreements cannot be loaded: " + "; ".join(p.line() for p in problems[:20]), *problems
         )
-    return parties, agreements, hashlib.sha256(canonical(contents)).hexdigest()
+    said = {**contents, "": dict(superseded)} if superseded else contents
+    return Read(parties, agreements, _hash(said), hashes)
+
+
+def schema_text() -> str:
+    """The JSON Schema (2020-12) of a file of agreements, as published and as applied here."""
+    return (files("consent") / SCHEMA).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=64)
+def _checked(name: str, text: bytes) -> "tuple[_Document, tuple[Problem, ...]]":
+    """The file *name* and what in it is not as the schema has it. The same text is read once: reading is
+    most of what opening a hub costs. Do not change what it says.
+    """
+    try:
+        document = _Document(name, *read(text.decode("utf-8"), name))
+    except UnicodeDecodeError:
+        raise BadAgreement(
+            f"{name} is not UTF-8", Problem(name, "is not UTF-8", "save it as UTF-8")
+        ) from None
+    return document, tuple(_against_schema(document))
+
+
+def _hash(said: Any) -> str:
+    return hashlib.sha256(canonical(said)).hexdigest()
 
 
 class _Document(NamedTuple):
@@ -86,9 +150,8 @@ class _Document(NamedTuple):
 
 @cache
 def _validator() -> jsonschema.Draft202012Validator:
-    text = (files("consent") / "agreement.schema.json").read_text(encoding="utf-8")
     return jsonschema.Draft202012Validator(
-        json.loads(text), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+        json.loads(schema_text()), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
     )
 
 
@@ -169,19 +232,11 @@ def _parties(documents: Iterable[_Document], problems: list[Problem]) -> dict[st
 def _agreements(
     documents: Iterable[_Document], parties: Mapping[str, Party], problems: list[Problem]
 ) -> list[Agreement]:
-    agreements: dict[str, Agreement] = {}
+    agreements: list[Agreement] = []
     for document in documents:
         if "agreement" not in document.value:
             continue
         head = document.value["agreement"]
-        if head["id"] in agreements:
-            problems.append(
-                document.problem(
-                    ("agreement", "id"),
-                    f"the agreement {head['id']} exists twice",
-                    "give it an id of its own",
-                )
-            )
         dates = {
             name: _day(document, ("agreement", name), head.get(name), problems)
             for name in ("effective_from", "effective_to", "review_by")
@@ -209,7 +264,16 @@ def _agreements(
                 )
             clauses[raw["id"]] = _clause(document, ("clauses", i), raw, parties, problems)
         glass = _break_glass(document, clauses, parties, problems)
-        agreements[head["id"]] = Agreement(
+        for i, name in enumerate(head.get("parties", ())):
+            if name not in KINDS and name not in parties:
+                problems.append(
+                    document.problem(
+                        ("agreement", "parties", i),
+                        f"{name} is neither a kind nor a party",
+                        "use one of: " + ", ".join((*KINDS, *parties)),
+                    )
+                )
+        made = Agreement(
             id=head["id"],
             version=head["version"],
             title=head["title"],
@@ -223,8 +287,12 @@ def _agreements(
             clauses=tuple(clauses.values()),
             file=document.name,
             break_glass=glass,
+            content=_hash(document.value),
+            parties=tuple(head.get("parties", ())),
+            supersedes=head.get("supersedes", ""),
         )
-    return list(agreements.values())
+        agreements.append(made)
+    return agreements
 
 
 def _break_glass(

@@ -6,9 +6,20 @@ People are pseudonyms here, places are keyed digests: a case says that two peopl
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 RISK_ORDER = {"low": 1, "medium": 2, "high": 3}
+ROLE, LINK, CONFLICT, HOME, PROXY = "role", "link", "conflict", "home", "proxy"
+
+
+class Caution(NamedTuple):
+    """One thing that calls for care: *what* (role, link, conflict, home, proxy), about whom (a pseudonym; for
+    link and conflict the party), and the rest of it.
+    """
+
+    what: str
+    who: str
+    detail: str
 
 
 @dataclass(slots=True)
@@ -62,6 +73,29 @@ class Case:
             for name, other in self.people.items()
             if name != pseudonym and {"victim", "child", "witness", "associate"} & set(other.roles)
         )
+
+    def cautions(self) -> frozenset[Caution]:
+        """What calls for care in this case, so that what is new in it shows what may have been given wrongly:
+        each person's roles, who is linked to the perpetrator or to somebody unknown, who has a conflict of
+        interest, whose home the perpetrator shares.
+        """
+        people = self.people
+        perpetrators = {name for name, person in people.items() if "perpetrator" in person.roles}
+        found = {Caution(ROLE, name, "/".join(person.roles)) for name, person in people.items()}
+        found |= {Caution(CONFLICT, party, "") for party in self.conflicts}
+        found |= {
+            Caution(LINK, party, name)
+            for party, name, service in self.assignments
+            if name != "*" and service != "asked" and (name in perpetrators or name not in people)
+        }
+        found |= {
+            Caution(PROXY, name, person.representative)
+            for name, person in people.items()
+            if person.representative is not None
+            and (person.representative in perpetrators or person.representative not in people)
+        }
+        found |= {Caution(HOME, name, "") for name in perpetrators if self.shares_household(name)}
+        return frozenset(found)
 
     def to_json(self) -> dict[str, Any]:
         """The case as stored."""

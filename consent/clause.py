@@ -156,7 +156,8 @@ class BreakGlass:
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """One agreement. It is in force when it is active and the day lies within its term; `review_by` is a
-    warning, not an end.
+    warning, not an end. *content* is the hash of what its file says; *parties* are the kinds and parties that
+    it is between, empty when it does not say; *supersedes* is the `ID@version` that it takes the place of.
     """
 
     id: str
@@ -172,6 +173,14 @@ class Agreement:
     clauses: tuple[Clause, ...]
     file: str
     break_glass: tuple[BreakGlass, ...] = ()
+    content: str = ""
+    parties: tuple[str, ...] = ()
+    supersedes: str = ""
+
+    @property
+    def name(self) -> str:
+        """How it is called where its version matters: `ID@version`."""
+        return f"{self.id}@{self.version}"
 
     def in_force(self, day: date) -> bool:
         """Whether the agreement is in force on *day*."""
@@ -183,4 +192,4 @@ class Agreement:
 
     def name_of(self, clause: Clause) -> str:
         """How a decision cites *clause*."""
-        return f"{self.id}@{self.version}/{clause.id}"
+        return f"{self.name}/{clause.id}"

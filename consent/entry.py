@@ -22,7 +22,12 @@ RETENTION = "retention"  # disposed of, put under a hold, or released from one
 ESCALATION = "escalation"  # nobody decided in time, or only a lawyer may
 OVERRIDE = "override"  # break-glass: asked, opened, refused, used, closed, reviewed
 DISPOSITION = "disposition"  # how a duty after a release ended
+STOPPED = "stopped"  # decided again before it was sent: nothing leaves
+NARROWED = "narrowed"  # likewise: less leaves
+RECALL = "recall"
+AGREEMENT = "agreement"
 DECISION_KINDS = (DISCLOSURE, REFUSAL, REFERRAL)  # one of these, once, for each message and party
+_ABOUT_DISCLOSURES = {DELIVERY: "delivery", STOPPED: "stop", NARROWED: "narrowing", RECALL: "recall"}
 COMMON_FIELDS = ("kind", "at", "source", "message", "party")
 Columns = tuple[str, str, str, str]  # kind, source, message, party
 _NO_DISCLOSURE, _UNKNOWN = 0, 1  # unknown where the entry itself is missing or unreadable, which is said
@@ -83,6 +88,8 @@ class Rules:
         self._decided: dict[int, int] = {}
         # By index: the hash of a disclosure's party and id ("" when it has none).
         self._disclosures = array("q")
+        self._stopped: set[int] = set()  # indices of disclosures that were stopped before they were sent
+        self._sets: set[object] = set()  # hashes of agreements that an entry has named
 
     def check(self, first: int, entries: Sequence[bytes | None], columns: Sequence[Columns | None]) -> None:
         """Checks *entries*, the first of which is number *first*; *columns* are what the copy files them
@@ -104,22 +111,32 @@ class Rules:
                 if columns and columns[offset] != (kind, source, message, party):
                     add(f"entry {index}", "it is filed under another kind, source, message or party")
                 if kind in DECISION_KINDS:
+                    # Ledgers begun before agreements were recorded name none.
+                    if self._sets and body.get("agreements") not in self._sets:
+                        add(f"entry {index}", "no earlier entry says what the agreements were that it cites")
                     former = self._decided.setdefault(hash((source, message, party)), index)
                     if former != index:
                         add(f"entry {index}", f"entry {former} already decides on this message and party")
                     if kind == DISCLOSURE:
                         name = body.get("disclosure")
                         disclosed = hash((party, name if isinstance(name, str) else ""))
-                elif kind == DELIVERY:
-                    self._check_delivery(index, body.get("disclosure"), party, message)
+                elif kind in _ABOUT_DISCLOSURES:
+                    self._check_delivery(index, kind, body.get("disclosure"), party, message)
+                elif kind == AGREEMENT and "set" in body:
+                    self._sets.add(body["set"])
             self._disclosures.append(disclosed)
 
-    def _check_delivery(self, index: int, disclosure: object, party: str, message: str) -> None:
+    def _check_delivery(self, index: int, kind: str, disclosure: object, party: str, message: str) -> None:
+        what = _ABOUT_DISCLOSURES[kind]
         if type(disclosure) is not int or not 0 <= disclosure < index:
-            self._add(f"entry {index}", "the delivery does not refer to an earlier entry")
+            self._add(f"entry {index}", f"the {what} does not refer to an earlier entry")
             return
         known = self._disclosures[disclosure]
+        if kind == STOPPED:
+            self._stopped.add(disclosure)
+        elif kind == DELIVERY and disclosure in self._stopped:
+            self._add(f"entry {index}", f"what was disclosed in entry {disclosure} had been stopped")
         if known == _NO_DISCLOSURE:
-            self._add(f"entry {index}", f"the delivery refers to entry {disclosure}, not a disclosure")
+            self._add(f"entry {index}", f"the {what} refers to entry {disclosure}, not a disclosure")
         elif known not in (_UNKNOWN, hash((party, message)), hash((party, ""))):
             self._add(f"entry {index}", f"entry {disclosure} was not this disclosure to this party")

@@ -24,11 +24,12 @@ decision_input = sa.Table(
     metadata,
     sa.Column("number", BigInt, primary_key=True),  # order of carrying
     sa.Column("source", sa.Text, nullable=False),
-    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False, index=True),
     sa.Column("at", sa.Text, nullable=False),  # RFC 3339, UTC
     sa.Column("asked", sa.LargeBinary, nullable=False),
 )
 _PAGE = 1000
+_PART = 400  # values in one IN list
 
 
 class Asked(NamedTuple):
@@ -116,6 +117,19 @@ def forget(connection: sa.Connection, numbers: Sequence[int]) -> None:
     so.
     """
     connection.execute(sa.delete(decision_input).where(decision_input.c.number.in_(numbers)))
+
+
+def of(connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Asked]:
+    """The stored question of each of *keys* (source, message), as far as there is one."""
+    wanted = set(keys)
+    messages = sorted({message for _, message in wanted})
+    found: dict[tuple[str, str], Asked] = {}
+    for at in range(0, len(messages), _PART):
+        query = sa.select(decision_input).where(decision_input.c.message.in_(messages[at : at + _PART]))
+        for row in connection.execute(query):
+            if (row.source, row.message) in wanted:
+                found[row.source, row.message] = _decoded(row.source, row.message, row.at, row.asked)
+    return found
 
 
 def _decoded(source: str, message: str, at: str, asked: bytes) -> Asked:

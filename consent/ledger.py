@@ -195,6 +195,10 @@ class Ledger:
         """Lets nobody else append until the caller's transaction on *connection* ends; returns the size."""
         return self._locked_head(connection)[0]
 
+    def size(self, connection: sa.Connection) -> int:
+        """How many entries there are, as *connection*'s transaction sees it."""
+        return self._head(connection).size
+
     def sign(self) -> Checkpoint:
         """Signs the head when it is ahead of the newest checkpoint, and returns the newest checkpoint.
 

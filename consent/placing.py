@@ -8,12 +8,12 @@ message that belongs nowhere is an error (`CaseUnknown`), never a guess.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
-from consent.case import Case, PersonInCase
+from consent.case import HOME, ROLE, Case, Caution, PersonInCase
 from consent.people import Keys
 from schemas.catalogue import Branch, Leaf, MessageType, about_whom
 from schemas.classes import CASE
@@ -44,13 +44,15 @@ _ASSESSORS = frozenset({"police", "corrections", "oranga-tamariki", "fss"})
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A message in its case or cases, with the role of each of its people settled. *elsewhere* are the other
-    cases that its perpetrators are in.
+    cases that its perpetrators are in. *cautions* are what the message made known of a case that earlier
+    decisions about it did not know, by case.
     """
 
     cases: tuple[Case, ...]
     data: dict[str, Any]
     roles: dict[str, str]
     elsewhere: tuple[Case, ...] = ()
+    cautions: Mapping[str, frozenset[Caution]] = field(default_factory=dict)
 
 
 class Cases:
@@ -94,6 +96,7 @@ class Batch:
         self._stored = set(cases)
         self._highest = highest
         self._changed: set[str] = set()
+        self._cautions: dict[str, frozenset[Caution]] = {}
         self._members: dict[str, set[str]] = {}
         self._new_members: set[tuple[str, str]] = set()
         for case_id, (_, case) in cases.items():
@@ -108,10 +111,59 @@ class Batch:
         """
         cases = self._find(message, kind, refs)
         data, roles = _settle_roles(message.data, refs, cases)
+        learnt: dict[str, frozenset[Caution]] = {}
         for case in cases:
+            before = self._cautions.get(case.id)
+            if before is None:
+                before = self._cautions[case.id] = case.cautions()
+            known = set(case.people)
             if self._change(case, message, kind, data, roles, refs):
                 self._changed.add(case.id)
-        return Placed(tuple(cases), data, roles, self._elsewhere(cases, roles, refs))
+                after = self._cautions[case.id] = case.cautions()
+                if after != before:
+                    self._learn(learnt, case, after - before, known)
+        return Placed(tuple(cases), data, roles, self._elsewhere(cases, roles, refs), learnt)
+
+    def _learn(
+        self, learnt: dict[str, frozenset[Caution]], case: Case, new: frozenset[Caution], known: set[str]
+    ) -> None:
+        """Adds to *learnt* what of *new* in *case* touches earlier decisions, there or in another case of the
+        same people; *known* were in the case before.
+        """
+
+        def add(case_id: str, caution: Caution) -> None:
+            learnt[case_id] = learnt.get(case_id, frozenset()) | {caution}
+
+        for caution in new:
+            if known and (caution.what != ROLE or caution.who in known):  # else nothing was decided there yet
+                add(case.id, caution)
+            if caution.what not in (HOME, ROLE):
+                continue
+            for other in self._members.get(caution.who, set()) - {case.id}:
+                # A perpetrator's home is a home in every case of his, and who is at risk in one case and the
+                # perpetrator in another was taken for the one and is the other.
+                if caution.what == HOME or _contradict(case, self._cases[other][1], caution.who):
+                    add(other, caution)
+
+    def now(self, ids: Sequence[str], refs: Mapping[str, str]) -> Placed:
+        """The cases *ids* as they are, for somebody who asks again about people *refs*; with them, open cases
+        in which one of these people has come to another part since, and that part in *roles*.
+        """
+        cases = [self._cases[i][1] for i in ids if i in self._cases]
+        newest = max((self._cases[i][0] for i in ids if i in self._cases), default=0)
+        roles: dict[str, str] = {}
+        turned: dict[str, Case] = {}
+        for ref, pseudonym in refs.items():
+            for i in sorted(self._members.get(pseudonym, set()) - set(ids), key=lambda i: self._cases[i][0]):
+                number, other = self._cases[i]
+                if number > newest and other.open and any(_contradict(other, c, pseudonym) for c in cases):
+                    turned[i] = other
+                    roles[ref] = other.people[pseudonym].roles[-1]
+        together = (*cases, *turned.values())
+        known = {
+            r: "perpetrator" for r, p in refs.items() if any(c.has_role(p, "perpetrator") for c in together)
+        }
+        return Placed(together, {}, roles, self._elsewhere(together, known, refs))
 
     def found(
         self, ids: Sequence[str], data: dict[str, Any], roles: Mapping[str, str], refs: Mapping[str, str]
@@ -268,6 +320,18 @@ class Batch:
         if not inside.protected and ("safeAddress" in person or "whereaboutsProtected" in person):
             inside.protected = changed = True
         return changed
+
+
+def _contradict(one: Case, other: Case, pseudonym: str) -> bool:
+    """Whether somebody is the perpetrator in one of the cases and at risk in the other."""
+    parts = [
+        person.roles[-1] == "perpetrator"
+        for case in (one, other)
+        if (person := case.people.get(pseudonym)) is not None
+        and person.roles
+        and person.roles[-1] in ("perpetrator", "victim", "child")
+    ]
+    return len(parts) == 2 and parts[0] != parts[1]
 
 
 def _settle_roles(

@@ -32,6 +32,11 @@ def proved(body: bytes, proof: str) -> bytes:
     return b'%b,"proof":%b}' % (body[:-1], orjson.dumps(proof))
 
 
+def salt_of(body: bytes) -> bytes:
+    """The salt in a delivery's *body* that a `Prover` has accepted."""
+    return bytes.fromhex(orjson.loads(body)["salt"])
+
+
 class Prover:
     """Checks deliveries against the ledger's public keys (*keys_for* names those that count for a checkpoint
     of a size), and that its note *is_witnessed* as it must be. Safe for several threads.
@@ -93,4 +98,4 @@ def _unproved(pointer: str, detail: str) -> Unproved:
     return Unproved("the delivery is not proved to be in the ledger", Problem(pointer, detail, _FIX))
 
 
-__all__ = ["Prover", "enclosed", "proved"]
+__all__ = ["Prover", "enclosed", "proved", "salt_of"]

@@ -31,6 +31,17 @@ FORESIGHT = {
     "text": "[AGREEMENT]",
     "odrl": "[AGREEMENT]",
 }
+# What it does to the life of one, and the words that each takes.
+STEPS = {
+    "propose": "FILE --by PARTY --officer NAME",
+    "approve": "AGREEMENT[@VERSION] --by PARTY --officer NAME [--content HASH]",
+    "suspend": "AGREEMENT[@VERSION] --by PARTY --officer NAME",
+    "resume": "AGREEMENT[@VERSION] --by PARTY --officer NAME",
+    "revoke": "AGREEMENT[@VERSION] --by PARTY --officer NAME",
+    "supersede": "OLD[@VERSION] NEW[@VERSION] --by PARTY --officer NAME",
+    "history": "[AGREEMENT[@VERSION]]",
+    "schema": "",
+}
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -97,18 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     outsiders.say_who_looks(explain)
     outsiders.add_commands(add, out)
     officers.add_commands(add, out)
-    agreements = add("agreements", "what the agreements grant, and would do", _agreements, data=False)
-    agreements.add_argument("action", choices=("check", "matrix", *FORESIGHT))
-    agreements.add_argument("--folder", type=Path, help="default: the agreements in force")
-    agreements.add_argument("--csv", action="store_true", help="matrix as CSV")
-    agreements.add_argument(
-        "words",
-        nargs="*",
-        help="; ".join(f"{action} {words}" for action, words in FORESIGHT.items() if words),
-    )
-    agreements.add_argument("--data", type=Path, help="data folder, for what-if and unused")
-    agreements.add_argument("--day", type=_day, help="day to ask about, YYYY-MM-DD (default: today)")
-    agreements.add_argument("--days", type=_count, default=90, help="unused: how far back to look")
+    _agreement_commands(add)
     _bench_options(add("bench", "speed as ratios, measured in one run", _bench, data=False))
     run = add("run", "the hub's processes", _run)
     run.add_argument("part", choices=("gateway", "exchange", "adapters", "all"))
@@ -135,6 +135,33 @@ def _bench_options(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--queued", type=_count, help="messages queued and stored for R7 (default 100000)")
     bench.add_argument("--episodes", type=_count, default=101_981, help="of the year")
     bench.add_argument("--engine", choices=("embedded", "real"), default="real", help="of the year")
+
+
+def _agreement_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    agreements = add("agreements", "what the agreements grant, and would do", _agreements, data=False)
+    agreements.add_argument("action", choices=("check", "matrix", *FORESIGHT, *STEPS))
+    agreements.add_argument("--folder", type=Path, help="default: the agreements in force")
+    agreements.add_argument("--csv", action="store_true", help="matrix as CSV")
+    agreements.add_argument(
+        "words",
+        nargs="*",
+        help="; ".join(f"{action} {words}" for action, words in {**FORESIGHT, **STEPS}.items() if words),
+    )
+    agreements.add_argument("--data", type=Path, help="data folder, for what-if and unused")
+    agreements.add_argument("--day", type=_day, help="day to ask about, YYYY-MM-DD (default: today)")
+    agreements.add_argument("--days", type=_count, default=90, help="unused: how far back to look")
+    _who(agreements)
+    agreements.add_argument("--content", help="approve: how the hash begins of the content that was read")
+    recalls = add("recalls", "what was recalled after later knowledge, and who still has to act", _recalls)
+    recalls.add_argument("action", choices=("list", "settle"))
+    recalls.add_argument("disclosure", nargs="?", help="with settle: which")
+    _who(recalls)
+
+
+def _who(parser: argparse.ArgumentParser) -> None:
+    """Who acts: for commands that take a step in somebody's name."""
+    parser.add_argument("--by", metavar="PARTY", help="the party that takes the step")
+    parser.add_argument("--officer", metavar="NAME", help="who of the party; kept as a keyed digest only")
 
 
 def _day(text: str) -> date:
@@ -233,6 +260,10 @@ def _agreements(given: argparse.Namespace) -> int:
         from gateway import foresight
 
         return foresight.run(given, FORESIGHT[given.action], out, err)
+    if given.action in STEPS:
+        from gateway import steps
+
+        return steps.run(given, STEPS[given.action], out, err)
     if given.words:
         err.print(f"use it as: isr-hub agreements {given.action} [--folder FOLDER]", markup=False)
         return MISUSED
@@ -260,6 +291,12 @@ def _agreements(given: argparse.Namespace) -> int:
     else:
         out.print(_matrix_table(rows))
     return GOOD
+
+
+def _recalls(given: argparse.Namespace) -> int:
+    from gateway.steps import run_recalls
+
+    return run_recalls(given, out, err)
 
 
 def _matrix_table(rows: Sequence[Any]) -> Table:

@@ -18,7 +18,7 @@ import orjson
 import sqlalchemy as sa
 
 from broker.outbox import inbox
-from consent import inputs
+from consent import inputs, recalls
 from consent.case import Case
 from consent.entry import DECISION_KINDS, RETENTION
 from consent.ledger import Entry, ledger_entry
@@ -205,6 +205,9 @@ class Disposal:
 
         def remove(connection: sa.Connection, numbers: Sequence[int]) -> Mapping[str, Any]:
             inputs.forget(connection, numbers)
+            gone = [rows[number] for number in numbers]
+            cases = {case.id for asked in gone for case in asked.question.cases}
+            recalls.forget(connection, cases, [asked.message for asked in gone])
             return {"numbers": [numbers[0], numbers[-1]]}
 
         return _Part(list(rows), verdict, remove)

@@ -25,18 +25,19 @@ from broker.outbox import Outbox, remember, seen
 from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from broker.sealed import Seal
 from consent import inputs
-from consent.agreement import Agreements
 from consent.ledger import Ledger, Written
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
 from consent.proved import Prover, proved
+from consent.register import Register
 from consent.subjects import Subjects
 from consent.waiting import Waiting
 from gateway.disclose import Disclosing
 from gateway.due import decision_due
-from gateway.notices import Voice
+from gateway.notices import Announcer, Voice
 from gateway.overrides import used_notices
 from gateway.quarantine import canonical_native, packed, unpacked
+from gateway.recheck import Learnt, Recheck
 from gateway.record import delivered_entry
 from gateway.telemetry import Telemetry
 from schemas.catalogue import Catalogue, MessageType
@@ -78,7 +79,7 @@ class Exchange:
         broker: Broker,
         ledger: Ledger,
         catalogue: Catalogue,
-        agreements: Callable[[], Agreements],
+        register: Register,
         keys: Keys,
         adapter_of: Callable[[str], Adapter],
         transport: Transport,
@@ -86,7 +87,8 @@ class Exchange:
         clock: Clock,
     ) -> None:
         self._engine, self._broker, self._ledger, self._catalogue = engine, broker, ledger, catalogue
-        self._agreements, self._keys, self._adapter_of = agreements, keys, adapter_of
+        self._agreements, self._keys, self._adapter_of = register.current, keys, adapter_of
+        self._register = register
         self._transport, self._telemetry, self._clock = transport, telemetry, clock
         self._has_carried = False
         self._people = People(keys)
@@ -99,7 +101,11 @@ class Exchange:
         self.is_witnessed: Callable[[str], bool] = lambda _: True
         self._prover = Prover(ledger.keys_for, ledger.origin, lambda note: self.is_witnessed(note))  # noqa: PLW0108  # it is set later
         self.outbox = Outbox(engine, broker, Seal(keys.queue), self._with_proofs)
-        self._voice = Voice(keys, agreements, catalogue.__getitem__)
+        voice = Voice(keys, register.current, catalogue.__getitem__)
+        self._voice, self.announcer = voice, Announcer(voice, ledger, self.outbox)
+        self._recheck = Recheck(
+            engine, ledger, catalogue, register, self._cases, telemetry, clock, self.announcer.say
+        )
         self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
 
     def accept(self, party: str, natives: Sequence[Native]) -> list[Receipt]:
@@ -286,6 +292,7 @@ class Exchange:
         buried: list[tuple[Delivery, HubError]] = []
         with self._engine.begin() as connection:
             in_sequence(connection)  # two workers that change one case must not start from the same state
+            self._register.refresh(connection)
             fresh = self._fresh(connection, deliveries, buried)
             refs = self._people.recognise(
                 connection, [(agency_of(m.source), m.data.get("people", ())) for _, m in fresh]
@@ -302,6 +309,7 @@ class Exchange:
             deciding = Disclosing(self._agreements(), own, keys, pending, self._keys.salt, self._clock())
             entries: list[Written] = []
             releases: list[tuple[int, Outgoing]] = []  # offset of the entry in the batch, message
+            learnt = Learnt()
             taken: dict[tuple[str, str], bytes] = {}
             for (delivery, message), pseudonyms in zip(fresh, refs, strict=True):
                 kind = self._catalogue[message.type]
@@ -311,6 +319,7 @@ class Exchange:
                     buried.append((delivery, error))
                     continue
                 taken[message.source, message.id] = message.body_digest()
+                learnt.add(message, placed, len(entries))
                 for entry, outgoing in deciding.disclose(message, kind, placed, pseudonyms):
                     if outgoing is not None:
                         releases.append((len(entries), outgoing))
@@ -326,6 +335,9 @@ class Exchange:
             numbers = self._ledger.append(connection, [*entries, *pending.entries()])
             self.outbox.enqueue(
                 connection, [(numbers[offset], _numbered(o, numbers[offset])) for offset, o in releases]
+            )
+            self._recheck.carried(
+                connection, learnt, numbers.start if numbers else self._ledger.size(connection)
             )
         pending.committed()
         self._telemetry.count(deciding.counted)
@@ -388,11 +400,18 @@ class Exchange:
             # Delivered before a crash, or published twice by one: acknowledged, not sent again.
             (again if delivery.headers["id"] in ended else waiting).append(delivery)
             ended.add(delivery.headers["id"])
+
+        def opened(delivery: Delivery) -> Message:
+            return self._prover.message(party, delivery.body)
+
+        verdict = self._recheck.check(party, waiting, opened)
+        stopped = [d for d in waiting if verdict.changed.get(d.headers["id"], d) is None]
+        waiting = [d for d in waiting if d not in stopped]
         adapter = self._adapter_of(party)
         natives: list[tuple[str, Native]] = []
         for delivery in list(waiting):
             try:
-                native = adapter.write(self._prover.message(party, delivery.body), party)
+                native = adapter.write(verdict.changed.get(delivery.headers["id"]) or opened(delivery), party)
             except Unproved as error:
                 # SAFETY: not sent, whoever put it here. The alert on this counter calls a person.
                 self._telemetry.unproved.labels(party).inc()
@@ -416,15 +435,17 @@ class Exchange:
                 self._ledger.append(
                     connection, [delivered_entry(party, d.headers, answer, at) for d, answer in settled]
                 )
+                has = [d.headers["id"] for d, answer in settled if answer is None]
+                self._recheck.sent(connection, has, verdict.seen)
         # ‖ The outcome is in the ledger. A crash here redelivers; the look-up above then only acknowledges.
-        self._broker.ack(again + [d for d, answer in settled if answer is None])
+        self._broker.ack(again + stopped + [d for d, answer in settled if answer is None])
         refused = [(d, answer.as_json()) for d, answer in settled if answer is not None]
         if refused:
             self._broker.bury(refused)
         self._put_back([d for d, a in zip(waiting, answers, strict=True) if isinstance(a, NotSent)])
         for _, answer in settled:
             self._telemetry.deliveries.labels(party, "delivered" if answer is None else "refused").inc()
-        return len(settled) + len(again)
+        return len(settled) + len(again) + len(stopped)
 
     def _put_back(self, unsent: Sequence[Delivery]) -> None:
         """Back into the queue, each attempt's deliveries together: one round for a backlog that waits for one

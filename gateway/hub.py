@@ -20,11 +20,13 @@ from broker.embedded import EmbeddedBroker
 from broker.rabbitmq import RabbitBroker
 from broker.sealed import Seal, SealedBroker
 from broker.topology import is_shared
+from consent import recalls
 from consent.agreement import Agreements
 from consent.ledger import Ledger
 from consent.merkle import ProofError
 from consent.people import Keys
 from consent.quorum import Quorum
+from consent.register import Register
 from gateway import migrations
 from gateway.exchange import Exchange
 from gateway.keys import make_key, write_once
@@ -33,8 +35,8 @@ from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from gateway.witnessing import Witnessing
 from schemas.catalogue import Catalogue, published
-from schemas.clock import Clock, utc_now
-from schemas.database import open_database
+from schemas.clock import NEW_ZEALAND, Clock, utc_now
+from schemas.database import open_database, reading
 from schemas.errors import BadSettings
 
 
@@ -46,7 +48,7 @@ class Hub:
     engine: sa.Engine
     broker: Broker
     ledger: Ledger
-    agreements: Agreements
+    register: Register
     recipients: Recipients
     catalogue: Catalogue
     exchange: Exchange
@@ -54,6 +56,20 @@ class Hub:
     keys: Keys
     clock: Clock
     witnessing: Witnessing | None = None
+
+    @property
+    def agreements(self) -> Agreements:
+        """What is in force, at most a second old."""
+        return self.register.current()
+
+    def note_agreements(self) -> None:
+        """Puts what is in force, what does not count, and the recalls that are open into the metrics."""
+        troubles = self.register.troubles()
+        today = self.clock().astimezone(NEW_ZEALAND).date()
+        self.telemetry.agreements.set(sum(a.in_force(today) for a in self.agreements))
+        self.telemetry.agreement_troubles.set(len(troubles))
+        with reading(self.engine).connect() as connection:
+            self.telemetry.recalls_open.set(len(recalls.tasks(connection, is_open=True)))
 
 
 @contextmanager
@@ -75,60 +91,71 @@ def open_hub(
     """
     settings.data.mkdir(parents=True, exist_ok=True)
     with _held(settings) if alone else nullcontext():
-        agreements = Agreements.load(agreements_folder(settings))
-        recipients = read_recipients(
-            settings.recipients, agreements.parties, has_mailboxes=not settings.embedded_broker
-        )
         engine = _current_database(settings, alone=alone)
-        ledger = wrap_ledger(Ledger(engine, make_key(settings), settings.origin, clock))
-        catalogue, telemetry, keys = (
-            published(test_numbers=not settings.production),
-            Telemetry(),
-            Keys(secret(settings)),
-        )
-        seal = Seal(keys.queue)
-        broker = wrap_broker(
-            SealedBroker(_open_broker(settings, engine, agreements.parties, clock), seal, is_shared)
-        )
-        ways = Ways(recipients, FileDrop(settings.data / "agencies"), broker)
-        exchange = Exchange(
-            engine,
-            broker,
-            ledger,
-            catalogue,
-            lambda: agreements,
-            keys,
-            adapter_of,
-            transport or ways,
-            telemetry,
-            clock,
-        )
-        witnessing = _witnessing(settings, engine, ledger, telemetry, clock)
-        if witnessing:
-            exchange.releasable, exchange.is_witnessed = witnessing.releasable, witnessing.is_enough
-        try:
+        with _disposed(engine):
+            ledger = wrap_ledger(Ledger(engine, make_key(settings), settings.origin, clock))
+            catalogue, telemetry, keys = (
+                published(test_numbers=not settings.production),
+                Telemetry(),
+                Keys(secret(settings)),
+            )
+            register = Register(engine, ledger, agreements_folder(settings), keys, clock)
             ledger.start()
-            exchange.outbox.start()
-            yield Hub(
-                settings,
+            register.start(record=alone)
+            parties = register.current().parties
+            recipients = read_recipients(
+                settings.recipients, parties, has_mailboxes=not settings.embedded_broker
+            )
+            seal = Seal(keys.queue)
+            broker = wrap_broker(
+                SealedBroker(_open_broker(settings, engine, parties, clock), seal, is_shared)
+            )
+            ways = Ways(recipients, FileDrop(settings.data / "agencies"), broker)
+            exchange = Exchange(
                 engine,
                 broker,
                 ledger,
-                agreements,
-                recipients,
                 catalogue,
-                exchange,
-                telemetry,
+                register,
                 keys,
+                adapter_of,
+                transport or ways,
+                telemetry,
                 clock,
-                witnessing,
             )
-        finally:
+            witnessing = _witnessing(settings, engine, ledger, telemetry, clock)
             if witnessing:
-                witnessing.close()
-            ways.close()
-            broker.close()
-            engine.dispose()
+                exchange.releasable, exchange.is_witnessed = witnessing.releasable, witnessing.is_enough
+            try:
+                exchange.outbox.start()
+                yield Hub(
+                    settings,
+                    engine,
+                    broker,
+                    ledger,
+                    register,
+                    recipients,
+                    catalogue,
+                    exchange,
+                    telemetry,
+                    keys,
+                    clock,
+                    witnessing,
+                )
+            finally:
+                if witnessing:
+                    witnessing.close()
+                ways.close()
+                broker.close()
+
+
+@contextmanager
+def _disposed(engine: sa.Engine) -> Iterator[None]:
+    """Disposes of *engine* at the end."""
+    try:
+        yield
+    finally:
+        engine.dispose()
 
 
 def migrate(settings: Settings) -> str:

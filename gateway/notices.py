@@ -2,13 +2,18 @@
 what agencies say, and it is about no person.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from broker.broker import Outgoing
+from broker.outbox import Outbox
 from consent.agreement import Agreements
-from consent.ledger import Written
+from consent.ledger import Ledger, Written
 from consent.people import Keys
 from consent.placing import Placed
 from consent.policy import HUB, Outcome, Question, decide
@@ -37,11 +42,17 @@ class Voice:
         each *key*; nothing leaves to a party that is not active. Raises `KeyError` for a party that no
         agreement names.
         """
-        agreements, kind = self._agreements(), self._kind_of(NOTICE)
         message = Message(HUB, identity(HUB, key), NOTICE, rfc3339(at), {"notice": notice, "to": to})
+        return self.tells(message, at)
+
+    def tells(self, message: Message, at: datetime) -> tuple[Written, Outgoing | None]:
+        """The entry and what leaves when the hub says *message*, about no person, to the party in its `to`.
+        Raises `KeyError` for a party that no agreement names.
+        """
+        agreements, kind, to = self._agreements(), self._kind_of(message.type), message.data["to"]
         _, held = holdings(kind.shape, message.data)
         question = Question(
-            NOTICE,
+            message.type,
             kind.purpose,
             kind.audience,
             HUB,
@@ -58,3 +69,28 @@ class Voice:
             return recorder.entry(decision, None), None
         release, outgoing = release_of(message, placed, to, canonical_trusted(message.data), {}, message.id)
         return recorder.entry(decision, release), outgoing
+
+
+class Announcer:
+    """Lets the *voice* speak in transactions of its callers; `Exchange.publish` sends what it says."""
+
+    def __init__(self, voice: Voice, ledger: Ledger, outbox: Outbox) -> None:
+        self._voice, self._ledger, self._outbox = voice, ledger, outbox
+
+    def say(self, connection: sa.Connection, messages: Sequence[Message], at: datetime) -> None:
+        """Records and enqueues *messages* of the hub, in the caller's transaction. Whom no agreement names
+        any more is not told.
+        """
+        found = []
+        for message in messages:
+            with suppress(KeyError):
+                found.append(self._voice.tells(message, at))
+        numbers = self._ledger.append(connection, [entry for entry, _ in found])
+        self._outbox.enqueue(
+            connection,
+            [
+                (number, replace(out, headers={**out.headers, "entry": str(number)}))
+                for number, (_, out) in zip(numbers, found, strict=True)
+                if out is not None
+            ],
+        )

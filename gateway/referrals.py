@@ -207,6 +207,7 @@ class Referrals:
         hub, named = self._hub, frozenset(cells)
         with hub.engine.begin() as connection:
             in_sequence(connection)
+            hub.register.refresh(connection)
             row = self._mine(connection, id, person)
             if row.standing.kind != RELEASE:
                 rules.approved(row.standing, whole=True)

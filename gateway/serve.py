@@ -75,7 +75,7 @@ def _ending() -> Iterator[threading.Event]:
 
 def _steps(hub: Hub, parts: tuple[str, ...]) -> Mapping[str, _Step]:
     """The loops of *parts*, by name."""
-    steps: dict[str, _Step] = {}
+    steps: dict[str, _Step] = {"agreements": _follow(hub)}
     if "gateway" in parts and not hub.settings.embedded_broker:
         steps["AMQP door"] = lambda seconds: take_in(hub, wait_seconds=seconds)
     if "exchange" in parts:
@@ -121,6 +121,17 @@ def _witness(hub: Hub, witnessing: Witnessing) -> _Step:
         if more:
             hub.exchange.publish()  # what waited for it
         return more
+
+    return step
+
+
+def _follow(hub: Hub) -> _Step:
+    """Follows what is in force, and says so in the metrics."""
+
+    def step(seconds: float) -> int:
+        time.sleep(seconds)
+        hub.note_agreements()
+        return 0
 
     return step
 

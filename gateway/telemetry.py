@@ -53,6 +53,26 @@ class Telemetry:
         self.unproved = self._counter(
             "isr_deliveries_unproved", "Deliveries stopped because the ledger does not have them", "party"
         )
+        self.decided_again = self._counter(
+            "isr_decided_again",
+            "Waiting deliveries decided again, by what became of them",
+            "party",
+            "outcome",
+        )
+        self.recalls = self._counter(
+            "isr_recalls", "Disclosures recalled after later knowledge", "party", "reason"
+        )
+        self.recalls_open = Gauge(
+            "isr_recalls_open", "Recalls that no privacy officer has settled", registry=self.registry
+        )
+        self.agreements = Gauge(
+            "isr_agreements_in_force", "Agreements in force today", registry=self.registry
+        )
+        self.agreement_troubles = Gauge(
+            "isr_agreements_troubles",
+            "Files of agreements that are not what was approved, or cannot be read",
+            registry=self.registry,
+        )
         self.dead_letters = self._counter("isr_dead_letters", "Messages set aside", "queue", "code")
         self.batch = Histogram(
             "isr_carry_batch_size",

@@ -101,6 +101,12 @@ class BadAgreement(HubError):
     code = "bad-agreement"
 
 
+class OutOfTurn(HubError):
+    """This step cannot follow the agreement's present state, or is not this person's to take."""
+
+    code = "out-of-turn"
+
+
 class NotSent(HubError):
     """The recipient's system could not be reached; the delivery stays queued."""
 

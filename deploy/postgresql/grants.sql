@@ -13,7 +13,10 @@ GRANT USAGE ON SEQUENCE decision_input_number_seq TO isr_hub;
 GRANT INSERT, UPDATE ON referral, duty, override TO isr_hub;
 GRANT INSERT, DELETE ON kept_submission TO isr_hub;
 
+GRANT INSERT ON agreement_set, case_message TO isr_hub;
+
 -- Moves on.
+GRANT INSERT, UPDATE ON agreement_version, case_caution, recall TO isr_hub;
 GRANT INSERT, UPDATE ON ledger_head, ledger_tile, ledger_witness, outbox_watermark, case_file TO isr_hub;
 -- Payloads stay until RabbitMQ has confirmed them.
 GRANT INSERT, DELETE ON outbox TO isr_hub;
@@ -22,5 +25,5 @@ GRANT INSERT, DELETE ON outbox TO isr_hub;
 GRANT INSERT ON legal_hold TO isr_hub;
 GRANT UPDATE (released) ON legal_hold TO isr_hub;
 GRANT INSERT, DELETE ON retention_mark, disposal_due TO isr_hub_records;
-GRANT DELETE ON decision_input, inbox, case_file, case_person TO isr_hub_records;
+GRANT DELETE ON decision_input, case_message, inbox, case_file, case_person TO isr_hub_records;
 GRANT DELETE ON person_key, person_identifier, subject_key TO isr_hub_records;

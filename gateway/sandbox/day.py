@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adapters.adapter import Native
+from consent.entry import DECISION_KINDS, RECALL
 from consent.entry import withheld as withheld_of
 from consent.ledger import ledger_entry
 from consent.report import Report
@@ -505,12 +506,14 @@ def _report(day: _Day, folder: Path) -> dict[str, Any]:
     guards: Counter[str] = Counter()
     released: set[str] = set()
     lines: list[str] = []
-    deliveries = 0
+    deliveries = recalled = 0
     for start in range(0, checkpoint.size, 1000):
         for raw in hub.ledger.entries(start, min(start + 1000, checkpoint.size)):
             entry = orjson.loads(raw)
             if entry["kind"] == "delivery":
                 deliveries += entry["outcome"] == "delivered"
+            recalled += entry["kind"] == RECALL
+            if entry["kind"] not in DECISION_KINDS:
                 continue
             decisions[entry["outcome"]] += 1
             by_recipient.setdefault(entry["party"], Counter())[entry["outcome"]] += 1
@@ -540,6 +543,7 @@ def _report(day: _Day, folder: Path) -> dict[str, Any]:
         "withheld_why": [[name, reason, n] for (name, reason), n in why.most_common(40)],
         "guards_held": dict(sorted(guards.items())),
         "deliveries": deliveries,
+        "recalls": recalled,
         "received": len(received),
         "unlogged": len(received - released),
         "undelivered": len(released - received),

@@ -17,6 +17,7 @@ from broker.broker import SUBMISSIONS, deliveries_to
 from broker.embedded import dead_letter, queue_message
 from broker.outbox import inbox, outbox, outbox_watermark
 from consent.case import Case
+from consent.entry import DECISION_KINDS
 from consent.ledger import ledger_checkpoint, ledger_entry
 from consent.placing import case_table
 from consent.verify import verify
@@ -154,7 +155,7 @@ def _carried_once(disk: Disk, accepted: Collection[Key]) -> list[str]:
     aside = {(headers["source"], headers["id"]) for queue, headers, _ in disk.letters if queue == SUBMISSIONS}
     lost = set(accepted) - disk.taken - aside
     wrong = [f"{len(lost)} accepted submissions are lost"] if lost else []
-    decided = {(e["source"], e["message"]) for e in disk.entries if e["kind"] != "delivery"}
+    decided = {(e["source"], e["message"]) for e in disk.entries if e["kind"] in DECISION_KINDS}
     if undecided := disk.taken - decided:
         wrong.append(f"{len(undecided)} submissions were taken and nothing was decided")
     if strange := decided - disk.taken:
@@ -168,7 +169,7 @@ def _decided_once(hub: Hub, disk: Disk) -> list[str]:
         sites = {row.id: Case.from_json(row.id, json.loads(row.facts)).site for row in rows}
     decisions: dict[Key, list[dict[str, Any]]] = defaultdict(list)
     for entry in disk.entries:
-        if entry["kind"] != "delivery":
+        if entry["kind"] in DECISION_KINDS:
             decisions[entry["source"], entry["message"]].append(entry)
     wrong = []
     for (source, _), entries in decisions.items():

@@ -20,9 +20,8 @@ from adapters.adapter import Native
 from adapters.registry import adapter_of
 from broker.broker import SUBMISSIONS, Delivery, Outgoing
 from broker.retry import DELIVERY_LIMIT
-from consent.agreement import Agreements
 from gateway.exchange import Exchange
-from gateway.hub import Hub, agreements_folder, open_hub
+from gateway.hub import Hub, open_hub
 from gateway.settings import Settings
 from schemas.errors import HubError, NotFound, Unconfirmed
 from schemas.message import CONTENT_TYPE, Message
@@ -36,15 +35,6 @@ HOPELESS = {("accept", "invalid-message"), ("accept", "identity-reused"), (SUBMI
 WAITING = (SUBMISSIONS, "case-unknown")  # for an episode that its sender has not sent yet
 REFUSING, AWAY = "health", "fss"
 T = TypeVar("T")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def agreements() -> Iterator[None]:
-    """The agreements, read once: they do not change, and reading them is half of opening a hub."""
-    read = Agreements.load(agreements_folder(Settings()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Agreements, "load", lambda _: read)
-        yield
 
 
 @pytest.fixture
@@ -108,7 +98,7 @@ class World:
                 hub.broker,
                 hub.ledger,
                 hub.catalogue,
-                lambda: hub.agreements,
+                hub.register,
                 hub.keys,
                 adapter_of,
                 self.recipients,

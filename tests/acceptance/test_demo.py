@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from consent.entry import DECISION_KINDS
 from gateway.command import GOOD, MISUSED, WRONG, main
 from gateway.hub import open_hub
 from gateway.sandbox.day import five_f
@@ -78,7 +79,7 @@ def test_report_says_everything_that_is_promised(demo: Played) -> None:
 
 def test_report_agrees_with_ledger_and_folders(demo: Played) -> None:
     report = demo.report
-    decided = [entry for entry in demo.entries if entry["kind"] != "delivery"]
+    decided = [entry for entry in demo.entries if entry["kind"] in DECISION_KINDS]
     assert report["ledger"]["size"] == len(demo.entries)
     assert sum(report["decisions"].values()) == len(decided)
     assert report["deliveries"] == report["received"] == len({f.disclosure for f in demo.received})
@@ -223,7 +224,7 @@ def test_four_hundred_episodes_at_once_are_all_decided_and_proved(tmp_path: Path
     entries = ledger_of(tmp_path)
     decided: dict[str, int] = {}
     for entry in entries:
-        if entry["kind"] != "delivery":
+        if entry["kind"] in DECISION_KINDS:
             decided[entry["message"]] = decided.get(entry["message"], 0) + 1
     assert set(decided) == {receipt.accepted[0] for receipt in receipts}
     assert sum(entry["kind"] == "disclosure" for entry in entries) == len(kept.received)

@@ -216,7 +216,7 @@ def test_load_refuses_ids_that_are_used_twice(tmp_path: Path) -> None:
         Agreements.load(folder(tmp_path, AGREEMENT + clauses))
     folder(tmp_path)
     (tmp_path / "again.yaml").write_text(AGREEMENT, encoding="utf-8")
-    with pytest.raises(BadAgreement, match="the agreement TEST-ONE exists twice"):
+    with pytest.raises(BadAgreement, match="the agreement TEST-ONE@3 exists twice"):
         Agreements.load(tmp_path)
     (tmp_path / "again.yaml").write_text(PARTIES, encoding="utf-8")
     with pytest.raises(BadAgreement, match="the party police is defined twice"):

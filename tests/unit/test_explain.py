@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from gateway.explain import explain, in_order, outward, print_explanation, reason_says
 from gateway.hub import Hub
+from gateway.queries import decisions_on
 from schemas.errors import InvalidMessage, NotFound
 from tests.serving import episode, sent, small_hub
 
@@ -84,8 +86,8 @@ def test_explain_does_not_find_what_is_not_there(hub: Hub, message: str, id: str
 
 
 def test_explain_asks_which_sender_is_meant_when_two_use_one_id(hub: Hub, message: str) -> None:
-    entries = hub.ledger.entries(0, 1)
-    body = {**json.loads(entries[0]), "source": "health", "message": message, "party": "acc"}
+    first = decisions_on(hub.engine, message)[0].body
+    body = {**first, "source": "health", "message": message, "party": "acc"}
     from consent.ledger import Entry  # noqa: PLC0415  # only this test writes an entry
 
     with hub.engine.begin() as connection:
@@ -97,7 +99,8 @@ def test_explain_asks_which_sender_is_meant_when_two_use_one_id(hub: Hub, messag
 
 
 def test_explain_still_reads_parties_and_types_of_a_former_release(hub: Hub, message: str) -> None:
-    former = replace(hub, agreements=type(hub.agreements)({}, (), "0" * 64))
+    nobody = SimpleNamespace(current=lambda: type(hub.agreements)({}, (), "0" * 64))
+    former = replace(hub, register=nobody)
     found = explain(former, message, "police")
     assert found["source_name"] == "police"
     assert all(c["title"] == "" for r in found["recipients"] for c in r["clauses"])

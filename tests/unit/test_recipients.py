@@ -284,4 +284,4 @@ def test_hub_does_not_open_with_a_mailbox_on_the_embedded_engine(tmp_path: Path)
         pass
 
     assert "no RabbitMQ" in caught.value.problems[0].detail
-    assert os.listdir(tmp_path / "hub") == ["hub.lock"]
+    assert "agencies" not in os.listdir(tmp_path / "hub")
