@@ -333,18 +333,20 @@ class Ledger:
         verify.
         """
         with self._engine.begin() as connection:
-            note = connection.execute(
-                sa.select(ledger_checkpoint.c.note).where(ledger_checkpoint.c.size == size).with_for_update()
-            ).scalar()
-            if note is None:
-                raise NotFound("no checkpoint of this size was signed")
-            try:
-                note = add_signatures(note, lines, keys)
-            except ProofError as error:
-                raise BadProof(str(error)) from error
-            connection.execute(
-                sa.update(ledger_checkpoint).where(ledger_checkpoint.c.size == size).values(note=note)
-            )
+            return self.cosign(connection, size, lines, keys)
+
+    def cosign(self, connection: sa.Connection, size: int, lines: str, keys: Sequence[Key]) -> Checkpoint:
+        """`add_cosignatures` in the caller's transaction."""
+        row = ledger_checkpoint.c.size == size
+        query = sa.select(ledger_checkpoint.c.note).where(row).with_for_update()
+        note = connection.execute(query).scalar()
+        if note is None:
+            raise NotFound("no checkpoint of this size was signed")
+        try:
+            note = add_signatures(note, lines, keys)
+        except ProofError as error:
+            raise BadProof(str(error)) from error
+        connection.execute(sa.update(ledger_checkpoint).where(row).values(note=note))
         return Checkpoint.from_note(note)
 
     def export(self, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Checkpoint:

@@ -490,6 +490,7 @@ class _Pages:
             origin=hub.ledger.origin,
             key_file=hub.settings.data / "ledger.vkey",
             address=f"http://{hub.settings.listen}/ledger",
+            witnessing=hub.witnessing.standing(newest) if hub.witnessing else None,
         )
 
 

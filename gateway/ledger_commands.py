@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,31 +167,14 @@ def _witness_status(given: argparse.Namespace) -> int:
     with open_hub(from_environment(), alone=False) as hub:
         if hub.witnessing is None:
             raise BadSettings("ISR_HUB_WITNESSES names no witness policy")
-        newest = hub.ledger.checkpoint()
-        reached = hub.witnessing.progress()
-        quorum = hub.witnessing.quorum
-        size = newest.size if newest else 0
-        releasable = hub.witnessing.releasable(size)
-    rows = [
-        {
-            "witness": name,
-            "entries": reached.get(name, (0, 0))[0],
-            "at": _instant(reached[name][1]) if name in reached else None,
-        }
-        for name in quorum.witnesses
-    ]
-    enough = reached.get("", (0, 0))[0] >= size
-    said = {"signed": size, "witnessed": reached.get("", (0, 0))[0], "releasable": releasable, "rows": rows}
-    lines = [f"{r['witness']}: {r['entries']:,} entries" + (f", {r['at']}" if r["at"] else "") for r in rows]
+        found = hub.witnessing.standing(hub.ledger.checkpoint())
+    lines = [f"{row.witness}: {row.entries:,} entries, {row.at or 'never'}" for row in found.rows]
     lines.append(
-        f"enough of them: {said['witnessed']:,} of {size:,} signed; releases leave up to {releasable:,}"
+        f"enough of them: {found.witnessed:,} of {found.signed:,} signed; releases leave up to "
+        f"{found.releasable:,}"
     )
-    _say(given, said, "\n".join(lines))
-    return GOOD if enough else WRONG
-
-
-def _instant(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    _say(given, asdict(found), "\n".join(lines))
+    return GOOD if found.is_enough else WRONG
 
 
 def _monitor(given: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.error import HTTPError
@@ -28,7 +29,7 @@ from schemas.clock import Clock
 from schemas.database import reading
 from schemas.errors import BadProof
 
-__all__ = ["Witnessing"]
+__all__ = ["Row", "Standing", "Witnessing"]
 
 log = logging.getLogger("isr_hub.witnessing")
 _QUORUM = ""  # the name in `ledger_witness` under which the quorum as a whole stands
@@ -36,6 +37,32 @@ _TIMEOUT_SECONDS = 5.0
 _REFRESH_SECONDS = 3600  # a quiet log is cosigned again, so that outsiders see that it is not a stale copy
 _MAX_ANSWER_BYTES = 65_536
 Post = Callable[[str, bytes], tuple[int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How many *entries* a *witness* cosigned, and when ("" for never)."""
+
+    witness: str
+    entries: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How many entries are *signed*, how many of them enough witnesses cosigned, below which number releases
+    leave, and each witness's row.
+    """
+
+    signed: int
+    witnessed: int
+    releasable: int
+    rows: list[Row]
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether enough have cosigned the newest checkpoint."""
+        return self.witnessed >= self.signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +116,17 @@ class Witnessing:
         with reading(self._engine).begin() as connection:
             rows = connection.execute(sa.select(ledger_witness))
             return {row.name: (row.size, row.moment) for row in rows}
+
+    def standing(self, newest: Checkpoint | None) -> "Standing":
+        """How far everybody is, to be shown."""
+        reached, signed = self.progress(), newest.size if newest else 0
+        rows = [
+            Row(name, reached[name][0], datetime.fromtimestamp(reached[name][1], UTC).isoformat())
+            if name in reached
+            else Row(name, 0, "")
+            for name in self.quorum.witnesses
+        ]
+        return Standing(signed, reached.get(_QUORUM, (0, 0))[0], self.releasable(signed), rows)
 
     def ask(self, wait_seconds: float) -> int:
         """Asks whoever is free, takes the answers that come within *wait_seconds* (of 0: all of them), and
@@ -179,23 +217,20 @@ class Witnessing:
             log.warning("witness %s: %s", witness.name, outcome)
 
     def _keep(self, witness: Witnessed, checkpoint: Checkpoint, lines: str) -> str:
-        """Adds the *lines* to the checkpoint, and notes how far the witness and the quorum are now.
-
-        ‖ A crash before the second commit leaves a line that counts once the witness is asked again.
+        """Adds the *lines* to the checkpoint, and notes how far the witness and the quorum are now, in one
+        transaction. ‖ A crash before its commit: the witness is asked again.
         """
         try:
-            note = self._ledger.add_cosignatures(checkpoint.size, lines, [witness.key]).note
+            with self._engine.begin() as connection:
+                note = self._ledger.cosign(connection, checkpoint.size, lines, [witness.key]).note
+                cosigners = self.quorum.cosigners(note)
+                if witness.name not in cosigners:
+                    return "bad-answer"
+                _raise(connection, witness.name, checkpoint.size, cosigners[witness.name])
+                if self.quorum.met(cosigners):
+                    _raise(connection, _QUORUM, checkpoint.size, max(cosigners.values()))
         except BadProof:
             return "bad-answer"
-        cosigners = self.quorum.cosigners(note)
-        if witness.name not in cosigners:
-            return "bad-answer"
-        reached = {witness.name: cosigners[witness.name]}
-        if self.quorum.met(cosigners):
-            reached[_QUORUM] = max(cosigners.values())
-        with self._engine.begin() as connection:
-            for name, moment in reached.items():
-                _raise(connection, name, checkpoint.size, moment)
         return "cosigned"
 
 

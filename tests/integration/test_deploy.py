@@ -18,6 +18,7 @@ from psycopg import sql
 from consent.retention import load
 from gateway import disposal, migrations
 from gateway.access import Viewer
+from gateway.command import _parser
 from gateway.disposal import Disposal
 from gateway.hub import migrate, open_hub
 from gateway.sandbox.day import five_f
@@ -112,6 +113,13 @@ def test_units_start_processes_that_there_are() -> None:
 
     assert parts == ["gateway", "exchange", "adapters"]
     assert "\nExecStart=/opt/isr-hub/bin/isr-hub run %i\n" in unit
+
+
+@pytest.mark.parametrize("name", ["isr-witness.service", "isr-monitor.service"])
+def test_units_of_those_outside_run_commands_that_there_are(name: str) -> None:
+    unit = (DEPLOY / "systemd" / name).read_text("utf-8")
+    (line,) = re.findall(r"^ExecStart=/opt/isr-hub/bin/isr-hub (.*)$", unit, re.M)
+    assert _parser().parse_args(line.split()).run
 
 
 @pytest.fixture

@@ -23,10 +23,12 @@ from consent.note import Key, open_note
 from consent.tiles import Edge, node_reader
 from consent.verify import verify
 from consent.witness import request
+from gateway.auth import AUDIT, OPERATE, mint_session
+from gateway.console import COOKIE
 from gateway.hub import Hub
 from gateway.witness_door import init, open_witness
 from tests.servers import free_ports
-from tests.serving import episode, sent, serving, small_hub
+from tests.serving import episode, now, sent, serving, small_hub
 
 PATIENCE_SECONDS = 60.0
 CLIENT = httpx.Client(timeout=PATIENCE_SECONDS)
@@ -270,6 +272,12 @@ def test_hub_that_may_release_without_witnesses_shows_that_it_did(tmp_path: Path
         assert delivered(hub) > 0
         assert hub.telemetry.witnessed._value.get() == 0
         assert answers(hub, "away") == 1
+        looking = {"officer": "0" * 32, "party": "police", "purpose": "ADM-AUDIT", "reference": ""}
+        cookie = f"{COOKIE}={mint_session(hub.settings, [AUDIT, OPERATE], 60, now, looking)}"
+        with serving(hub) as client:
+            page = client.get("/console/ledger", headers={"Cookie": cookie}).text
+        assert "Too few witnesses have cosigned" in page
+        assert "<td>w0</td><td>0</td><td>never</td>" in page
 
 
 def test_hub_whose_database_was_rolled_back_learns_it_from_its_witness(
