@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 60.0
 
 def measure_batches(run: Run) -> None:
     """Throughput against the size of the batch."""
-    scale = min(1.0, run.size.episodes / 1500)
+    scale = min(1.0, run.size.episodes / 600)
     counts = {size: max(min(size, 20), round(count * scale)) for size, count in _BATCHES.items()}
     n = run.size.repetitions
     natives = list(run.natives(sum(counts.values()) * n))

@@ -21,8 +21,8 @@ class Size:
     """How much is measured. Every median is of *repetitions*."""
 
     repetitions: int = 5
-    episodes: int = 1500  # a repetition of the journey
-    requests: int = 1500  # a repetition of HTTP
+    episodes: int = 600  # a repetition of the journey
+    requests: int = 1000  # a repetition of HTTP
     entries: int = 200_000  # of the ledger that is verified
     appended: int = 20_000  # entries a repetition
     few: int = 1000  # submissions queued, and messages stored,
