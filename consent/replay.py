@@ -6,14 +6,14 @@ one says. Nothing is written.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, NamedTuple
 
 from consent.agreement import Agreements, Party
 from consent.inputs import Asked
-from consent.policy import Decision, decide_all
+from consent.policy import Decision, Question, decide_all
 from consent.space import RANK, noon
 from schemas.classes import CASE, Facet
 
@@ -69,8 +69,23 @@ def opening_day(draft: Agreements, today: date) -> date:
     return max([today, *begins])
 
 
+class _Asking(NamedTuple):
+    """Whom a kind of message is about to be decided for: *same* parties of whom nothing can differ, and those
+    to ask about *before* and under the *draft*.
+    """
+
+    same: int
+    before: tuple[Party, ...]
+    draft: tuple[Party, ...]
+
+
 class Replay:
-    """Past messages decided under two sets of agreements on one day; `take` one after the other."""
+    """Past messages decided under two sets of agreements on one day; `take` one after the other.
+
+    A party whose own record, whose sender's record and whose clauses for that purpose and sender say the same
+    in both is decided alike in both, so its decision is counted and not made again: what a draft costs to try
+    is what it changes.
+    """
 
     def __init__(self, before: Agreements, draft: Agreements, day: date) -> None:
         self.found = WhatIf(day)
@@ -79,20 +94,60 @@ class Replay:
         # Decisions are values that the policy remembers: the same two come back, and so does what they differ
         # in. Holding them keeps their ids theirs.
         self._known: dict[tuple[int, int], tuple[Decision | None, Decision | None, tuple[Change, ...]]] = {}
+        self._askings: dict[Any, _Asking] = {}
 
     def take(self, asked: Asked) -> None:
         """Decides *asked* under both and counts what differs."""
         found = self.found
         found.messages += 1
+        asking = self._asking(asked)
+        found.decisions += asking.same
+        if not asking.before and not asking.draft:
+            return
         question = replace(asked.question, at=self._at)
         roles = question.roles
-        before = dict(_decisions(self._before, asked._replace(question=question)))
-        for party, after in _decisions(self._draft, asked._replace(question=question)):
+        before = {
+            party.id: decision
+            for party, decision in decide_all(self._before, question, asking.before, asked.numbered)
+        }
+        for party, after in decide_all(self._draft, question, asking.draft, asked.numbered):
             found.decisions += 1
-            self._compare(asked.message, party, before.pop(party, None), after, roles)
-        for party, gone in before.items():  # parties that the draft does not have, or not at this site
+            self._compare(asked.message, party.id, before.pop(party.id, None), after, roles)
+        for gone, decided in before.items():  # parties that the draft does not have, or not at this site
             found.decisions += 1
-            self._compare(asked.message, party, gone, None, roles)
+            self._compare(asked.message, gone, decided, None, roles)
+
+    def _asking(self, asked: Asked) -> _Asking:
+        question = asked.question
+        sites = frozenset(case.site for case in question.cases)
+        key = (question.purpose, question.audience, question.source, question.leave.opened, asked.to, sites)
+        found = self._askings.get(key)
+        if found is None:
+            before, draft = (_recipients(a, asked, sites) for a in (self._before, self._draft))
+            present = {party.id: party for party in before}
+            same = {p.id for p in draft if p.id in present and self._is_same(present[p.id], p, question)}
+            found = self._askings[key] = _Asking(
+                len(same), *(tuple(p for p in parties if p.id not in same) for parties in (before, draft))
+            )
+        return found
+
+    def _is_same(self, before: Party, draft: Party, question: Question) -> bool:
+        """Whether nothing that a decision for this party reads of the agreements differs, names aside."""
+        sources = [a.parties.get(question.source) for a in (self._before, self._draft)]
+        if before != draft or sources[0] != sources[1]:
+            return False
+        kind = sources[0].kind if sources[0] is not None else ""
+        opened = question.leave.opened
+        first, second = (
+            {
+                cell: [(e.view, e.conditions) for e in entries]
+                for cell, entries in a.on(self.found.day)
+                .cells(before.id, question.purpose, kind, opened)
+                .items()
+            }
+            for a in (self._before, self._draft)
+        )
+        return first == second
 
     def _compare(
         self,
@@ -119,19 +174,13 @@ class Replay:
                     examples.append(message)
 
 
-def _decisions(agreements: Agreements, asked: Asked) -> Iterator[tuple[str, Decision]]:
-    """Every recipient that *agreements* would consider, with its decision, as the exchange asks: who is known
-    by a number of its own is asked about that too.
-    """
+def _recipients(agreements: Agreements, asked: Asked, sites: frozenset[str]) -> tuple[Party, ...]:
+    """Every recipient that *agreements* would consider, as the exchange asks."""
     question = asked.question
-    recipients: Iterable[Party]
     if question.audience == "addressee":
         addressee = agreements.parties.get(asked.to)
-        recipients = [addressee] if addressee is not None and addressee.id != question.source else []
-    else:
-        recipients = agreements.candidates(frozenset(case.site for case in question.cases), question.source)
-    for party, decision in decide_all(agreements, question, recipients, asked.numbered):
-        yield party.id, decision
+        return (addressee,) if addressee is not None and addressee.id != question.source else ()
+    return agreements.candidates(sites, question.source)
 
 
 def _changes(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import orjson
@@ -163,14 +163,15 @@ def measure_verify(run: Run) -> None:
         rates, hashes = [], []
         for n in range(1, run.size.repetitions + 1):
             run.step(f"verifying {held:,} entries, {n} of {run.size.repetitions}")
+            started = process_time()  # one thread's work: what a core does, whoever else is on the machine
             report = verify(folder, signer.vkey())
             if not report.ok or report.size != held:
                 raise AssertionError("the bench's own ledger does not verify")
-            rates.append(held / report.seconds)
-            started = perf_counter()
+            rates.append(held / (process_time() - started))
+            started = process_time()
             for data in stored:
                 hashlib.sha256(data).digest()
-            hashes.append(held / (perf_counter() - started))
+            hashes.append(held / (process_time() - started))
     run.findings.ratio(
         "R8",
         median(rates),
