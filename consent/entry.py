@@ -34,13 +34,32 @@ _NO_DISCLOSURE, _UNKNOWN = 0, 1  # unknown where the entry itself is missing or 
 _NOT_AN_ENTRY = "it is not a JSON object with " + ", ".join(COMMON_FIELDS)
 # What json.loads calls, without its search for white space: canonical JSON has none.
 _scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
+# Where the hub's own reader is installed it does the same five times faster. Python's decides wherever that
+# one does not read an entry, so what counts as an entry is the same with and without it.
+try:
+    from orjson import loads as _quick
+except ImportError:
+    _quick = None  # type: ignore[assignment]  # there may be none
+
+
+def _json_of(entry: bytes) -> Any:
+    """The JSON in *entry*, without white space around it. Raises `ValueError` and its like."""
+    if _quick is not None and entry[:1] == b"{" and entry[-1:] == b"}":
+        try:
+            return _quick(entry)
+        except ValueError:
+            pass
+    text = entry.decode()
+    body, end = _scan(text, 0)
+    if end != len(text):
+        raise ValueError
+    return body
 
 
 def read_entry(entry: bytes) -> tuple[dict[str, object], str, str, str, str]:
     """The JSON object of *entry*, its kind, source, message and party. Raises `ProofError`."""
     try:
-        text = entry.decode()
-        body, end = _scan(text, 0)
+        body = _json_of(entry)
         kind, at, source, message, party = (
             body["kind"],
             body["at"],
@@ -50,7 +69,7 @@ def read_entry(entry: bytes) -> tuple[dict[str, object], str, str, str, str]:
         )
     except (ValueError, TypeError, LookupError, StopIteration, RecursionError) as error:
         raise ProofError(_NOT_AN_ENTRY) from error
-    if end != len(text) or not type(kind) is type(at) is type(source) is type(message) is type(party) is str:
+    if not type(kind) is type(at) is type(source) is type(message) is type(party) is str:
         raise ProofError(_NOT_AN_ENTRY)
     return body, kind, source, message, party
 
