@@ -2,6 +2,9 @@
 
 Who sent it is the routing key, for which RabbitMQ vouches. Nobody waits for an answer, so what cannot be read
 goes to the dead letters with its reason, and what is taken twice is carried once.
+
+RabbitMQ writes bodies to its disk, so they come encrypted to the hub's key; in production nothing else is
+taken.
 """
 
 import itertools
@@ -11,9 +14,9 @@ from adapters.adapter import Native
 from broker.broker import Delivery
 from broker.topology import DOOR
 from gateway.hub import Hub
-from gateway.intake import MAX_BODY, natives_of
+from gateway.intake import JOSE, MAX_BODY, media_type_of, natives_of
 from gateway.quarantine import packed
-from schemas.errors import HubError, Problem, TooLarge
+from schemas.errors import HubError, Problem, TooLarge, Unencrypted
 
 LIMIT = 100
 
@@ -38,12 +41,22 @@ def _accept(hub: Hub, party: str, deliveries: Sequence[Delivery]) -> None:
     for delivery in deliveries:
         media_type = delivery.headers["media-type"]
         try:
-            if len(delivery.body) > MAX_BODY:
-                raise TooLarge(
-                    "the input is too large", Problem("", f"has more than {MAX_BODY} bytes", "send parts")
-                )
-            natives += natives_of(media_type, delivery.body)
+            natives += _natives(hub, media_type, delivery.body)
         except HubError as error:
             native = Native(delivery.body, media_type or "application/octet-stream")
             hub.broker.quarantine([(packed(party, native), error.as_json())])
     hub.exchange.accept(party, natives)
+
+
+def _natives(hub: Hub, media_type: str, body: bytes) -> list[Native]:
+    if media_type_of(media_type) != JOSE:
+        if hub.settings.production:
+            raise Unencrypted(
+                "the input came through RabbitMQ unencrypted, and lay there for its operators to read",
+                Problem("", "is no JWE", f"encrypt it to the key of GET /v1/encryption-key, and send {JOSE}"),
+            )
+        if len(body) > MAX_BODY:
+            raise TooLarge(
+                "the input is too large", Problem("", f"has more than {MAX_BODY} bytes", "send parts")
+            )
+    return natives_of(*hub.encryption.opened(media_type, body))

@@ -122,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         help="with export: file of the parties' passwords (JSON); missing ones are made and written there",
     )
     add("recipients", "which way each party's deliveries go", _recipients)
+    key = add("encryption-key", "the key that agencies encrypt to, as a JWK set", _encryption_key)
+    key.add_argument("--renew", action="store_true", help="make a new one; the one before it still opens")
     letters = add("dead-letters", "what was set aside: list it, send it again", _dead_letters)
     letters.add_argument("action", choices=("list", "retry"))
     letters.add_argument("number", nargs="?", help="with retry: the number, or `all`")
@@ -387,17 +389,29 @@ def _passwords(path: Path, parties: Sequence[str]) -> dict[str, str]:
 
 def _recipients(given: argparse.Namespace) -> int:
     from consent.agreement import Agreements
-    from gateway.hub import agreements_folder
-    from gateway.recipients import read_recipients
+    from gateway.hub import agreements_folder, recipients_of
 
     settings = _settings(given)
-    parties = Agreements.load(agreements_folder(settings)).parties
-    found = read_recipients(settings.recipients, parties, has_mailboxes=not settings.embedded_broker)
+    found = recipients_of(settings, Agreements.load(agreements_folder(settings)).parties)
     if given.json:
         _print_json(found.way)
     else:
         for party, way in sorted(found.way.items()):
-            out.print(f"{party}: {way}", markup=False)
+            key = found.encrypt_to.get(party)
+            told = f", encrypted to {key.kid or key.thumbprint()}" if key else ""
+            out.print(f"{party}: {way}{told}", markup=False, soft_wrap=True)
+    return GOOD
+
+
+def _encryption_key(given: argparse.Namespace) -> int:
+    from gateway.hub import encryption_keys
+
+    settings = _settings(given)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    keys = encryption_keys(settings)
+    if given.renew:
+        keys.renew()
+    _print_json(keys.public())
     return GOOD
 
 

@@ -1,9 +1,9 @@
 """The HTTP door: where agencies' systems hand in messages, and where the ledger shows itself.
 
-Without a token there is no service, but for three things that hold nothing about anybody: whether the hub is
-alive, the ledger's checkpoint and its hashes. The entries behind the hashes name who dealt with a case, so
-they are for auditors. There is one way in (`accept`) and no way out here: disclosures leave through adapters
-only.
+Without a token there is no service, but for four things that hold nothing about anybody: whether the hub is
+alive, the key to encrypt to, the ledger's checkpoint and its hashes. The entries behind the hashes name who
+dealt with a case, so they are for auditors. There is one way in (`accept`) and no way out here: disclosures
+leave through adapters only.
 """
 
 import ipaddress
@@ -93,7 +93,7 @@ def _messages(app: FastAPI, hub: Hub, gate: Gate) -> None:
         body: Annotated[bytes, Depends(content)],
     ) -> Response:
         """Takes messages in. Answering 202 means that what is under `accepted` survives a power cut."""
-        natives = natives_of(request.headers.get("content-type", ""), body)
+        natives = natives_of(*hub.encryption.opened(request.headers.get("content-type", ""), body))
         receipts = hub.exchange.accept(principal.party, natives)
         return _receipt(receipts)
 
@@ -107,6 +107,11 @@ def _messages(app: FastAPI, hub: Hub, gate: Gate) -> None:
         if found is None:
             raise NotFound
         return _json(found)
+
+    @app.get("/v1/encryption-key")
+    def encryption_key() -> Response:
+        """What to encrypt to, as a JWK set."""
+        return _json(hub.encryption.public())
 
 
 def _emergencies(app: FastAPI, hub: Hub, gate: Gate) -> None:

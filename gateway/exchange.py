@@ -85,11 +85,13 @@ class Exchange:
         transport: Transport,
         telemetry: Telemetry,
         clock: Clock,
+        opened: Callable[[Native], Sequence[Native]] = lambda native: [native],
     ) -> None:
         self._engine, self._broker, self._ledger, self._catalogue = engine, broker, ledger, catalogue
         self._agreements, self._keys, self._adapter_of = register.current, keys, adapter_of
         self._register = register
         self._transport, self._telemetry, self._clock = transport, telemetry, clock
+        self._opened = opened
         self._has_carried = False
         self._people = People(keys)
         self._cases = Cases(keys, self._table_parties)
@@ -489,13 +491,25 @@ class Exchange:
         if letter is None:
             raise NotFound(f"there is no dead letter {number}")
         if letter.queue == ACCEPT:
-            party, native = unpacked(letter)
-            receipt = self.accept(party, [native])[0]
+            receipt = self._accept_again(*unpacked(letter))
         else:
             self._broker.publish([Outgoing(letter.queue, letter.body, letter.headers)])
             receipt = Receipt(accepted=[letter.headers.get("id", "")])
         self._broker.take_dead_letter(number)
         return receipt
+
+    def _accept_again(self, party: str, native: Native) -> Receipt:
+        try:
+            natives = self._opened(native)
+        except HubError as error:
+            self._broker.quarantine([(packed(party, native), error.as_json())])
+            return Receipt(rejected=[error])
+        whole = Receipt()
+        for receipt in self.accept(party, natives):
+            whole.accepted.extend(receipt.accepted)
+            whole.rejected.extend(receipt.rejected)
+            whole.unplaced.extend(receipt.unplaced)
+        return whole
 
     def _count_accepted(
         self,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from adapters.adapter import Transport
+from adapters.adapter import Native, Transport
 from adapters.registry import adapter_of
 from adapters.transport import FileDrop
 from broker.broker import Broker
@@ -28,7 +28,9 @@ from consent.people import Keys
 from consent.quorum import Quorum
 from consent.register import Register
 from gateway import migrations
+from gateway.encrypted import EncryptionKeys
 from gateway.exchange import Exchange
+from gateway.intake import JOSE, natives_of
 from gateway.keys import make_key, write_once
 from gateway.recipients import Recipients, Ways, read_recipients
 from gateway.settings import Settings
@@ -54,6 +56,7 @@ class Hub:
     exchange: Exchange
     telemetry: Telemetry
     keys: Keys
+    encryption: EncryptionKeys
     clock: Clock
     witnessing: Witnessing | None = None
 
@@ -103,10 +106,8 @@ def open_hub(
             ledger.start()
             register.start(record=alone)
             parties = register.current().parties
-            recipients = read_recipients(
-                settings.recipients, parties, has_mailboxes=not settings.embedded_broker
-            )
-            seal = Seal(keys.queue)
+            recipients = recipients_of(settings, parties)
+            seal, encryption = Seal(keys.queue), encryption_keys(settings)
             broker = wrap_broker(
                 SealedBroker(_open_broker(settings, engine, parties, clock), seal, is_shared)
             )
@@ -122,6 +123,7 @@ def open_hub(
                 transport or ways,
                 telemetry,
                 clock,
+                lambda native: _opened(encryption, native),
             )
             witnessing = _witnessing(settings, engine, ledger, telemetry, clock)
             if witnessing:
@@ -139,6 +141,7 @@ def open_hub(
                     exchange,
                     telemetry,
                     keys,
+                    encryption,
                     clock,
                     witnessing,
                 )
@@ -225,6 +228,33 @@ def secret(settings: Settings) -> bytes:
     if not path.exists():
         write_once(path, os.urandom(32))
     return path.read_bytes()
+
+
+def encryption_keys(settings: Settings) -> EncryptionKeys:
+    """What agencies encrypt to, made at the first call: `encryption.jwks`, mode 0600. Losing it makes what
+    they sent and the AMQP door has not taken in yet unreadable; they send it again.
+    """
+    path = settings.data / "encryption.jwks"
+    if not path.exists():
+        write_once(path, EncryptionKeys.made())
+    return EncryptionKeys(path)
+
+
+def recipients_of(settings: Settings, parties: Iterable[str]) -> Recipients:
+    """Which way deliveries go to *parties*. Raises `BadSettings`."""
+    return read_recipients(
+        settings.recipients,
+        parties,
+        has_mailboxes=not settings.embedded_broker,
+        production=settings.production,
+    )
+
+
+def _opened(encryption: EncryptionKeys, native: Native) -> list[Native]:
+    """What a JWE that was set aside holds, now that it opens; other input as it is."""
+    if native.media_type != JOSE:
+        return [native]
+    return natives_of(*encryption.opened(native.media_type, native.content))
 
 
 def _open_broker(settings: Settings, engine: sa.Engine, parties: Iterable[str], clock: Clock) -> Broker:

@@ -20,7 +20,9 @@ from schemas.message import CONTENT_TYPE, MAX_BYTES
 
 BATCH_CONTENT_TYPE = "application/cloudevents-batch+json"
 FORM_CONTENT_TYPE = "multipart/form-data"
+JOSE = "application/jose"  # a JWE; what is inside is one of the others (gateway/encrypted.py)
 MAX_BODY = 8 * 1_048_576  # a day's muster of every prison is about 4 MB
+MAX_ENCRYPTED = MAX_BODY * 4 // 3 + 4096  # base64, and a JWE's other parts
 MAX_BATCH = 1000
 MAX_PARTS = 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -38,7 +40,8 @@ async def content_of(request: Request) -> bytes:
         raise UnsupportedMediaType(
             "the body is encoded", Problem("", "has a Content-Encoding", "send the body as it is")
         )
-    limit = MAX_BYTES if _kind(request.headers.get("content-type", ""))[0] == CONTENT_TYPE else MAX_BODY
+    kind = media_type_of(request.headers.get("content-type", ""))
+    limit = {CONTENT_TYPE: MAX_BYTES, JOSE: MAX_ENCRYPTED}.get(kind, MAX_BODY)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
@@ -199,6 +202,11 @@ def _no_form(detail: str) -> Unreadable:
         "the form cannot be read",
         Problem("", detail, "send one part `message` and, with a file name each, parts `companion`"),
     )
+
+
+def media_type_of(content_type: str) -> str:
+    """The media type in *content_type*, in lower case and without parameters; "" when it is none."""
+    return _kind(content_type)[0]
 
 
 def _kind(content_type: str) -> tuple[str, dict[str, str]]:

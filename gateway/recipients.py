@@ -23,6 +23,8 @@ from adapters.transport import HttpRecipient, HttpTransport
 from broker.broker import Broker, Outgoing
 from broker.topology import mailbox_of
 from consent.strict_yaml import Place, line_of, read
+from gateway.encrypted import closed, party_key
+from gateway.intake import JOSE
 from schemas.errors import BadAgreement, BadSettings, HubError, NotSent, Problem, Unconfirmed
 
 FOLDER, HTTPS, MAILBOX = "folder", "https", "mailbox"
@@ -31,6 +33,7 @@ _OPTIONAL = ("key_id", "audience", "scope", "authority", "timeout_seconds")
 # Each curve has one algorithm: RFC 7518 3.4, RFC 9864.
 _ALGORITHMS = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "Ed25519"}
 _TIMEOUT_SECONDS = 10
+_ENCRYPT_TO = "encrypt_to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +47,28 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Recipients:
-    """The *way* of each party by its name, with the *services* of those that have one."""
+    """The *way* of each party by its name, with the *services* of those that have one, and the keys that
+    mailboxes are encrypted to (*encrypt_to*).
+    """
 
     way: Mapping[str, str]
     services: Mapping[str, Service] = field(default_factory=dict)
+    encrypt_to: Mapping[str, ECKey | OKPKey] = field(default_factory=dict)
 
     def mailboxes(self) -> list[str]:
         """The parties that collect from RabbitMQ themselves."""
         return sorted(party for party, way in self.way.items() if way == MAILBOX)
 
 
-def read_recipients(path: Path | None, parties: Iterable[str], *, has_mailboxes: bool) -> Recipients:
+def read_recipients(
+    path: Path | None, parties: Iterable[str], *, has_mailboxes: bool, production: bool = False
+) -> Recipients:
     """What the file *path* says of *parties*; without a file, everybody has a folder.
 
     Raises `BadSettings` with one `Problem` for each finding (`file:line`, what, fix): a word that is not
     known, a party that no agreement knows or that the file forgets, a key that cannot be read or that others
-    can, a mailbox where there is no RabbitMQ (*has_mailboxes*).
+    can, a mailbox where there is no RabbitMQ (*has_mailboxes*), and in *production* one that is not
+    encrypted.
     """
     known = sorted(set(parties))
     if path is None:
@@ -73,8 +82,8 @@ def read_recipients(path: Path | None, parties: Iterable[str], *, has_mailboxes:
             "the recipients cannot be read",
             Problem("ISR_HUB_RECIPIENTS", type(error).__name__, "name a file of UTF-8 text that exists"),
         ) from None
-    file = _File(path, lines, [])
-    read_ways = _ways(file, value, known, has_mailboxes)
+    file = _File(path, lines, [], has_mailboxes, production)
+    read_ways = _ways(file, value, known)
     if file.problems:
         raise BadSettings("the recipients cannot be used", *file.problems)
     return read_ways
@@ -84,12 +93,14 @@ class _File(NamedTuple):
     path: Path
     lines: dict[Place, int]
     problems: list[Problem]
+    has_mailboxes: bool
+    production: bool
 
     def find(self, place: Place, detail: str, fix: str) -> None:
         self.problems.append(Problem(f"{self.path.name}:{line_of(self.lines, place)}", detail, fix))
 
 
-def _ways(file: _File, value: Any, known: Sequence[str], has_mailboxes: bool) -> Recipients:
+def _ways(file: _File, value: Any, known: Sequence[str]) -> Recipients:
     if not isinstance(value, dict) or not isinstance(value.get("recipients", {}), dict):
         file.find((), "is not a list of recipients by party", "begin with `recipients:` and a line a party")
         return Recipients({})
@@ -97,27 +108,62 @@ def _ways(file: _File, value: Any, known: Sequence[str], has_mailboxes: bool) ->
         file.find((name,), f"{name} is not a known key", "use recipients and others")
     way: dict[str, str] = {}
     services: dict[str, Service] = {}
+    encrypt_to: dict[str, ECKey | OKPKey] = {}
     for party, said in value.get("recipients", {}).items():
         place: Place = ("recipients", party)
         if party not in known:
             file.find(place, "names a party of no agreement", "correct the name: isr-hub agreements matrix")
+        elif said == MAILBOX or (isinstance(said, dict) and MAILBOX in said):
+            way[party] = MAILBOX
+            if (key := _mailbox(file, place, said)) is not None:
+                encrypt_to[party] = key
         elif isinstance(said, dict):
             way[party] = HTTPS
             if (service := _service(file, place, said)) is not None:
                 services[party] = service
-        elif said in (FOLDER, MAILBOX):
-            way[party] = said
+        elif said == FOLDER:
+            way[party] = FOLDER
         else:
-            file.find(place, "is no way to a recipient", f"write {FOLDER}, {MAILBOX}, or {HTTPS}: with keys")
-        if said == MAILBOX and not has_mailboxes:
-            file.find(place, "has a mailbox, and there is no RabbitMQ", "set ISR_HUB_BROKER_URL, or folder")
+            file.find(place, "is no way to a recipient", f"write {FOLDER}, {MAILBOX}: or {HTTPS}: with keys")
+    return Recipients(way | _others(file, value, known), services, encrypt_to)
+
+
+def _others(file: _File, value: Mapping[str, Any], known: Sequence[str]) -> dict[str, str]:
+    forgotten = [party for party in known if party not in value.get("recipients", {})]
     if "others" in value and value["others"] != FOLDER:
         file.find(("others",), "can only have a folder", "write others: folder, or name each party")
-    elif forgotten := [party for party in known if party not in value.get("recipients", {})]:
-        if "others" not in value:
-            file.find((), f"forgets {', '.join(forgotten)}", "name them, or write others: folder")
-        way |= dict.fromkeys(forgotten, FOLDER)
-    return Recipients(way, services)
+    elif forgotten and "others" not in value:
+        file.find((), f"forgets {', '.join(forgotten)}", "name them, or write others: folder")
+    return dict.fromkeys(forgotten, FOLDER)
+
+
+def _mailbox(file: _File, place: Place, said: Any) -> ECKey | OKPKey | None:
+    """The key that a mailbox is encrypted to; None when it is not, or when it cannot be used."""
+    if not file.has_mailboxes:
+        file.find(place, "has a mailbox, and there is no RabbitMQ", "set ISR_HUB_BROKER_URL, or folder")
+    if said == MAILBOX:
+        if file.production:
+            fix = f"write under it {MAILBOX}: and {_ENCRYPT_TO}: with the party's key"
+            file.find(place, "has a mailbox that RabbitMQ's operators can read", fix)
+        return None
+    for name in sorted(said.keys() - {MAILBOX}):
+        file.find((*place, name), f"{name} does not go with a mailbox", f"write {MAILBOX}: alone")
+    place, box = (*place, MAILBOX), said[MAILBOX]
+    if not isinstance(box, dict) or not isinstance(box.get(_ENCRYPT_TO), str) or not box[_ENCRYPT_TO]:
+        file.find(place, f"lacks {_ENCRYPT_TO}", "name the file of the party's public key (JWK)")
+        return None
+    for name in sorted(box.keys() - {_ENCRYPT_TO}):
+        file.find((*place, name), f"{name} is not a known key", f"use {_ENCRYPT_TO}")
+    try:
+        key, wrong = party_key((file.path.parent / box[_ENCRYPT_TO]).read_bytes())
+    except OSError:
+        key, wrong = (
+            None,
+            Problem("", "cannot be read", "name a JWK file, beside this file, that the hub may read"),
+        )
+    if key is None:
+        file.find((*place, _ENCRYPT_TO), wrong.detail, wrong.fix)
+    return key
 
 
 def _service(file: _File, place: Place, said: Mapping[str, Any]) -> Service | None:
@@ -189,7 +235,7 @@ class Ways:
     """Sends each party's deliveries its own way."""
 
     def __init__(self, recipients: Recipients, folders: Transport, broker: Broker) -> None:
-        mailbox = Mailbox(broker)
+        mailbox = Mailbox(broker, recipients.encrypt_to)
         self._services = {
             party: HttpTransport({party: service.recipient}, service.timeout_seconds, service.tls)
             for party, service in recipients.services.items()
@@ -216,25 +262,29 @@ class Ways:
 class Mailbox:
     """Puts deliveries into `mailbox.<party>` on *broker*, where the party's own user collects them.
 
-    The message id is the delivery id, the content type the native one, the body the native bytes. A batch
+    The message id is the delivery id. The body is the native bytes in a JWE for the key that *encrypt_to* has
+    for the party, or, where it has none, the native bytes themselves under their own content type. A batch
     that was not confirmed whole is put again under the same ids, so a party drops what it has by message id,
     as it does with files and over HTTPS. Companions stay behind, as over HTTPS.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, broker: Broker, encrypt_to: Mapping[str, ECKey | OKPKey]) -> None:
+        self._broker, self._encrypt_to = broker, encrypt_to
 
     def send(self, party: str, deliveries: Sequence[tuple[str, Native]]) -> list[HubError | None]:
         """None for each once RabbitMQ has confirmed all, else `NotSent` for each."""
         try:
-            self._broker.publish(list(_letters(party, deliveries)))
+            self._broker.publish(list(self._letters(party, deliveries)))
         except Unconfirmed:
             problem = Problem("mailbox", "RabbitMQ did not confirm", "it will be tried again")
             return [NotSent("the mailbox could not be filled", problem) for _ in deliveries]
         # ‖ The mailbox has them. A crash here puts them there again, under the same message ids.
         return [None] * len(deliveries)
 
-
-def _letters(party: str, deliveries: Iterable[tuple[str, Native]]) -> Iterator[Outgoing]:
-    for delivery, native in deliveries:
-        yield Outgoing(mailbox_of(party), native.content, {"id": delivery, "media-type": native.media_type})
+    def _letters(self, party: str, deliveries: Iterable[tuple[str, Native]]) -> Iterator[Outgoing]:
+        key = self._encrypt_to.get(party)
+        for delivery, native in deliveries:
+            media_type, body = native.media_type, native.content
+            if key is not None:
+                media_type, body = JOSE, closed(key, media_type, body)
+            yield Outgoing(mailbox_of(party), body, {"id": delivery, "media-type": media_type})

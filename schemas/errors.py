@@ -77,6 +77,12 @@ class UnsupportedMediaType(HubError):
     code = "unsupported-media-type"
 
 
+class Unencrypted(HubError):
+    """The input came through RabbitMQ without encryption to the hub's key."""
+
+    code = "unencrypted"
+
+
 class IdentityReused(HubError):
     """The same source and id arrived before with a different body."""
 

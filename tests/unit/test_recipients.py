@@ -1,6 +1,7 @@
 """The file that says which way deliveries go is understood whole or refused with line and fix; each party's
 deliveries go its way and no other."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa, x25519
+from joserfc import jwe
+from joserfc.jwk import ECKey
 
 from adapters.adapter import Native
 from broker.broker import Outgoing
@@ -20,6 +23,7 @@ from schemas.errors import BadSettings, HubError, NotSent, Unconfirmed
 
 PARTIES = ("acc", "health", "ngo.example#ivs", "police")
 JSON = Native(b'{"a": 1}', "application/json", companions={"beside.json": b"{}"})
+THEIRS = ECKey.generate_key("P-384")
 WHOLE = """\
 recipients:
   acc:
@@ -33,6 +37,7 @@ recipients:
   police: folder
 others: folder
 """
+ENCRYPTED = WHOLE.replace("mailbox", "\n    mailbox:\n      encrypt_to: ngo.jwk")
 
 
 def pem(key: object, private: bool = True) -> bytes:
@@ -51,6 +56,8 @@ def written(tmp_path: Path) -> Callable[[str], Path]:
     key = tmp_path / "acc.pem"
     key.write_bytes(pem(ec.generate_private_key(ec.SECP256R1())))
     key.chmod(0o600)
+    (tmp_path / "ngo.jwk").write_text(json.dumps(THEIRS.as_dict(private=False)), "utf-8")
+    (tmp_path / "private.jwk").write_text(json.dumps(THEIRS.as_dict(private=True)), "utf-8")
 
     def write(text: str) -> Path:
         path = tmp_path / "recipients.yaml"
@@ -60,9 +67,9 @@ def written(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def refused(path: Path, *, has_mailboxes: bool = True) -> list[str]:
+def refused(path: Path, *, has_mailboxes: bool = True, production: bool = False) -> list[str]:
     with pytest.raises(BadSettings) as caught:
-        read_recipients(path, PARTIES, has_mailboxes=has_mailboxes)
+        read_recipients(path, PARTIES, has_mailboxes=has_mailboxes, production=production)
     assert all(problem.fix for problem in caught.value.problems)
     return [problem.line() for problem in caught.value.problems]
 
@@ -148,10 +155,57 @@ def test_all_that_is_wrong_is_said_at_once(written: Callable[[str], Path]) -> No
     assert [line.split(":")[1] for line in refused(written(wrong))] == ["5", "2", "10"]
 
 
-def test_mailbox_is_refused_where_there_is_no_rabbitmq(written: Callable[[str], Path]) -> None:
-    [line] = refused(written(WHOLE), has_mailboxes=False)
+@pytest.mark.parametrize("text", [WHOLE, ENCRYPTED])
+def test_mailbox_is_refused_where_there_is_no_rabbitmq(written: Callable[[str], Path], text: str) -> None:
+    [line] = refused(written(text), has_mailboxes=False)
 
     assert line.startswith("recipients.yaml:9: has a mailbox, and there is no RabbitMQ")
+
+
+def test_mailbox_has_the_key_that_the_file_names(written: Callable[[str], Path]) -> None:
+    path = written(ENCRYPTED)
+    for production in (False, True):
+        found = read_recipients(path, PARTIES, has_mailboxes=True, production=production)
+
+        assert found.way["ngo.example#ivs"] == "mailbox"
+        assert {party: key.thumbprint() for party, key in found.encrypt_to.items()} == {
+            "ngo.example#ivs": THEIRS.thumbprint()
+        }
+
+
+def test_mailbox_that_anybody_could_read_is_refused_in_production(written: Callable[[str], Path]) -> None:
+    path = written(WHOLE)
+    assert read_recipients(path, PARTIES, has_mailboxes=True).encrypt_to == {}
+
+    [line] = refused(path, production=True)
+
+    assert line.startswith("recipients.yaml:9: has a mailbox that RabbitMQ's operators can read — write ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("encrypt_to: ngo.jwk", "", "recipients.yaml:10: lacks encrypt_to — name the file"),
+        ("encrypt_to: ngo.jwk", "encrypt_to: 7", "recipients.yaml:10: lacks encrypt_to"),
+        ("encrypt_to: ngo.jwk", "encrypt_to: ''", "recipients.yaml:10: lacks encrypt_to"),
+        ("encrypt_to:", "encrypted_to:", "recipients.yaml:10: lacks encrypt_to"),
+        ("ngo.jwk", "ngo.jwk\n      sign_with: x", "recipients.yaml:12: sign_with is not a known key"),
+        ("ngo.jwk", "ngo.jwk\n    key: acc.pem", "recipients.yaml:12: key does not go with a mailbox"),
+        ("ngo.jwk", "gone.jwk", "recipients.yaml:11: cannot be read"),
+        (
+            "ngo.jwk",
+            "acc.pem",
+            "recipients.yaml:11: holds no public key for encryption — use a public JWK on",
+        ),
+        ("ngo.jwk", "private.jwk", "recipients.yaml:11: holds a private key, which only the party may have"),
+    ],
+)
+def test_mailbox_that_cannot_be_encrypted_is_refused_with_its_line(
+    written: Callable[[str], Path], old: str, new: str, said: str
+) -> None:
+    [line] = refused(written(ENCRYPTED.replace(old, new, 1)))
+
+    assert line.startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +274,7 @@ def ways(way: Mapping[str, str], shelf: Shelf) -> tuple[Ways, Folders]:
 def test_mailbox_holds_the_native_bytes_under_the_delivery_id() -> None:
     shelf = Shelf()
 
-    answers = Mailbox(shelf).send("police", [("d-1", JSON), ("d-2", JSON)])  # type: ignore[arg-type]
+    answers = Mailbox(shelf, {}).send("police", [("d-1", JSON), ("d-2", JSON)])  # type: ignore[arg-type]
 
     assert answers == [None, None]
     assert shelf.kept == [
@@ -229,11 +283,25 @@ def test_mailbox_holds_the_native_bytes_under_the_delivery_id() -> None:
     ]
 
 
+def test_mailbox_with_a_key_holds_what_its_party_alone_can_read() -> None:
+    shelf = Shelf()
+    sending = Mailbox(shelf, {"police": THEIRS})  # type: ignore[arg-type]  # it only publishes
+
+    assert sending.send("police", [("d-1", JSON)]) == [None]
+    assert sending.send("health", [("d-2", JSON)]) == [None]
+
+    sealed, plain = shelf.kept
+    assert sealed.headers == {"id": "d-1", "media-type": "application/jose"}
+    found = jwe.decrypt_compact(sealed.body, THEIRS, algorithms=["ECDH-ES", "A256GCM"])
+    assert (found.plaintext, found.protected["cty"]) == (JSON.content, JSON.media_type)
+    assert plain.body == JSON.content
+
+
 def test_mailbox_that_was_not_confirmed_was_not_filled() -> None:
     shelf = Shelf()
     shelf.confirms = False
 
-    answers = Mailbox(shelf).send("police", [("d-1", JSON), ("d-2", JSON)])  # type: ignore[arg-type]
+    answers = Mailbox(shelf, {}).send("police", [("d-1", JSON), ("d-2", JSON)])  # type: ignore[arg-type]
 
     assert [type(answer) for answer in answers] == [NotSent, NotSent]
 
@@ -271,6 +339,26 @@ def test_command_shows_each_partys_way(
     assert main(["recipients", "--data", str(tmp_path)]) == 0
 
     assert re.search("^police: folder$", capsys.readouterr().out, re.M)
+
+
+def test_command_shows_which_key_a_mailbox_is_encrypted_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "police.jwk").write_text(json.dumps(THEIRS.as_dict(private=False)), "utf-8")
+    file = tmp_path / "recipients.yaml"
+    text = "recipients:\n  police: {mailbox: {encrypt_to: police.jwk}}\n  acc: mailbox\nothers: folder\n"
+    file.write_text(text, "utf-8")
+    monkeypatch.setenv("ISR_HUB_RECIPIENTS", str(file))
+    monkeypatch.setenv("ISR_HUB_BROKER_URL", "amqp://rabbit.example.nz/")
+
+    assert main(["recipients", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert re.search(f"^police: mailbox, encrypted to {THEIRS.thumbprint()}$", said, re.M)
+    assert re.search("^acc: mailbox$", said, re.M)
+
+    monkeypatch.setenv("ISR_HUB_PRODUCTION", "true")
+    assert main(["recipients", "--data", str(tmp_path), "--json"]) == 1
+    assert "recipients.yaml:3" in capsys.readouterr().out
 
 
 def test_hub_does_not_open_with_a_mailbox_on_the_embedded_engine(tmp_path: Path) -> None:
