@@ -34,7 +34,9 @@ from schemas.errors import (
     Unconfirmed,
     Unencrypted,
     UnknownType,
+    Unproved,
     Unreadable,
+    Unsealed,
     UnsupportedMediaType,
 )
 
@@ -50,6 +52,8 @@ _STATUS: dict[type[HubError], int] = {
     TooLarge: 413,
     UnsupportedMediaType: 415,
     Unencrypted: 400,
+    Unsealed: 500,
+    Unproved: 500,
     IdentityReused: 409,
     CaseUnknown: 422,
     BadCatalogue: 500,

@@ -11,6 +11,8 @@ from typing import Any
 import pika
 import pika.exceptions
 import pytest
+from joserfc import jwe
+from joserfc.jwk import ECKey
 
 from broker.broker import SUBMISSIONS, Outgoing, deliveries_to
 from broker.rabbitmq import RabbitBroker
@@ -23,6 +25,7 @@ from gateway.settings import Settings
 from tests.processes import accepted_at_last, entries, moved_until_idle, until
 
 COLLECTS, NEIGHBOUR = "corrections", "oranga-tamariki"
+THEIRS = ECKey.generate_key("P-256")
 Connect = Callable[[str], pika.BlockingConnection]
 FORBIDDEN: dict[str, Callable[[Any], object]] = {
     "reads another's mailbox": lambda c: c.basic_get(mailbox_of(NEIGHBOUR)),
@@ -53,7 +56,9 @@ FORBIDDEN: dict[str, Callable[[Any], object]] = {
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
     file = tmp_path / "recipients.yaml"
-    file.write_text(f"recipients:\n  {COLLECTS}: mailbox\n  {NEIGHBOUR}: mailbox\nothers: folder\n", "utf-8")
+    (tmp_path / "neighbour.jwk").write_text(json.dumps(THEIRS.as_dict(private=False)), "utf-8")
+    encrypted = f"  {NEIGHBOUR}:\n    mailbox:\n      encrypt_to: neighbour.jwk\n"
+    file.write_text(f"recipients:\n  {COLLECTS}: mailbox\n{encrypted}others: folder\n", "utf-8")
     return dataclasses.replace(settings, recipients=file)
 
 
@@ -69,6 +74,13 @@ def collected(connection: pika.BlockingConnection, party: str) -> list[tuple[Any
         channel.basic_ack(method.delivery_tag)
 
 
+def opened(body: bytes) -> bytes:
+    """What the neighbour reads in *body*."""
+    found = jwe.decrypt_compact(body, THEIRS, algorithms=["ECDH-ES", "A256GCM"])
+    assert found.protected["cty"] == "application/json"
+    return found.plaintext or b""
+
+
 def released(hub: Hub, party: str) -> list[str]:
     """The disclosures to *party* in the ledger."""
     return [e["disclosure"] for e in entries(hub) if e["kind"] == "disclosure" and e["party"] == party]
@@ -77,7 +89,9 @@ def released(hub: Hub, party: str) -> list[str]:
 def test_party_collects_exactly_what_was_released_to_it(
     agencies: Connect, settings: Settings, hub: Hub
 ) -> None:
-    """In its own format, under the ids that the ledger has; nothing of it comes by another way."""
+    """In its own format, encrypted where it gave a key, under the ids that the ledger has; nothing of it
+    comes by another way.
+    """
     natives = [five_f(i.family, i.episode) for i in stream(15, 12, days=30)]
     accepted_at_last(hub, "police", natives)
     moved_until_idle(settings, "exchange")
@@ -89,10 +103,10 @@ def test_party_collects_exactly_what_was_released_to_it(
             found = collected(connection, party)
         assert ids
         assert sorted(properties.message_id for properties, _ in found) == sorted(ids)
-        assert {(properties.delivery_mode, properties.content_type) for properties, _ in found} == {
-            (2, "application/json")
-        }
-        assert all(isinstance(json.loads(body), dict) for _, body in found)
+        kind = "application/jose" if party == NEIGHBOUR else "application/json"
+        assert {(properties.delivery_mode, properties.content_type) for properties, _ in found} == {(2, kind)}
+        bodies = [body if party == COLLECTS else opened(body) for _, body in found]
+        assert all(isinstance(json.loads(body), dict) for body in bodies)
         delivered = [e["message"] for e in entries(hub) if e["kind"] == "delivery" and e["party"] == party]
         assert sorted(delivered) == sorted(ids)
         assert not (settings.data / "agencies" / party).exists()

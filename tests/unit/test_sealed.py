@@ -55,7 +55,7 @@ def test_we_open_what_we_close_and_nothing_else() -> None:
 def test_a_changed_byte_does_not_open(data: st.DataObject) -> None:
     closed = bytearray(seal().close("a", CANARY))
     # The last bits of a base64 text stand for nothing.
-    at = data.draw(st.integers(0, len(closed) - 2))
+    at = data.draw(st.integers(0, len(closed) - 2).filter(lambda at: closed[at + 1] != ord(".")))
     closed[at] = data.draw(st.integers(0, 255).filter(lambda new: new != closed[at]))
     try:
         assert seal().open("a", bytes(closed)) == CANARY
