@@ -114,13 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("part", choices=("gateway", "exchange", "adapters", "all"))
     run.add_argument("--until-idle", action="store_true", help="end when nothing can be moved any more")
     add("migrate", "bring the database to this version", _migrate)
-    topology = add("topology", "the hub's queues in RabbitMQ, and one user for each party", _topology)
-    topology.add_argument("action", choices=("export", "declare"))
-    topology.add_argument(
-        "--passwords",
-        type=Path,
-        help="with export: file of the parties' passwords (JSON); missing ones are made and written there",
-    )
+    _topology_options(add("topology", "the hub's queues in RabbitMQ, and one user for each party", _topology))
     add("recipients", "which way each party's deliveries go", _recipients)
     key = add("encryption-key", "the key that agencies encrypt to, as a JWK set", _encryption_key)
     key.add_argument("--renew", action="store_true", help="make a new one; the one before it still opens")
@@ -164,6 +158,15 @@ def _who(parser: argparse.ArgumentParser) -> None:
     """Who acts: for commands that take a step in somebody's name."""
     parser.add_argument("--by", metavar="PARTY", help="the party that takes the step")
     parser.add_argument("--officer", metavar="NAME", help="who of the party; kept as a keyed digest only")
+
+
+def _topology_options(topology: argparse.ArgumentParser) -> None:
+    topology.add_argument("action", choices=("export", "declare"))
+    topology.add_argument(
+        "--passwords",
+        type=Path,
+        help="with export: file of the parties' passwords (JSON); missing ones are made and written there",
+    )
 
 
 def _day(text: str) -> date:
