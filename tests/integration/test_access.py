@@ -1,6 +1,7 @@
 """Who looked is in the ledger before anything is shown; evidence opens exactly what it was made for."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -27,16 +28,27 @@ WHO = Viewer("0" * 32, "police", "ADM-ACCESS", "AR-2026-31")
 HERE = {"Sec-Fetch-Site": "same-origin"}
 
 
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The data of a hub that carried one episode, and the id of its message."""
+    folder = tmp_path_factory.mktemp("carried")
+    with small_hub(folder) as hub:
+        (id,) = sent(hub, "police", episode())
+    return folder, id
+
+
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
+def hub(request: pytest.FixtureRequest, carried: tuple[Path, str], tmp_path: Path) -> Iterator[Hub]:
+    """A hub of this test's own: with the episode when the test asks for its message, else empty."""
+    if "message" in request.fixturenames:
+        shutil.copytree(carried[0], tmp_path / "hub")
     with small_hub(tmp_path / "hub") as hub:
         yield hub
 
 
 @pytest.fixture
-def message(hub: Hub) -> str:
-    (id,) = sent(hub, "police", episode())
-    return id
+def message(carried: tuple[Path, str]) -> str:
+    return carried[1]
 
 
 def looks(hub: Hub) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Disposal takes what is due and nothing that is held; each part and its entry are one thing."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -54,13 +55,22 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def hub(tmp_path: Path, clock: Clock) -> Iterator[Hub]:
-    """A hub that carried the episodes of two families, and set one input aside."""
-    with open_hub(Settings(data=tmp_path / "hub"), clock=clock) as hub:
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of a hub that carried the episodes of two families, and set one input aside."""
+    folder = tmp_path_factory.mktemp("carried")
+    with open_hub(Settings(data=folder), clock=now) as hub:
         hub.exchange.accept("police", FAMILIES)
         hub.exchange.accept("police", [Native(b"{", "application/json", "x.json")])
         hub.exchange.finish()
+    return folder
+
+
+@pytest.fixture
+def hub(carried: Path, tmp_path: Path, clock: Clock) -> Iterator[Hub]:
+    """That hub, this test's own."""
+    shutil.copytree(carried, tmp_path / "hub")
+    with open_hub(Settings(data=tmp_path / "hub"), clock=clock) as hub:
         yield hub
 
 
