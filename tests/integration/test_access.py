@@ -14,6 +14,8 @@ import sqlalchemy as sa
 
 from consent.ledger import Ledger
 from consent.people import People
+from consent.placing import case_table
+from consent.subjects import Subjects
 from consent.verify import verify
 from gateway import command, evidence
 from gateway.access import AccessLog, Look, Viewer, message_id, officer_of, viewer
@@ -284,6 +286,21 @@ def test_evidence_on_a_message_opens_its_people_and_contents(hub: Hub, message: 
     assert len(people) == len(stated) > 1  # everybody whom the entries are about
     look = looks(hub)[-1]
     assert (look["what"], look["message"], look["reference"]) == ("evidence", message, "AR-2026-31")
+
+
+def test_evidence_on_a_message_does_not_open_who_else_is_in_the_case(
+    hub: Hub, message: str, tmp_path: Path
+) -> None:
+    other = "f" * 32
+    with hub.engine.begin() as connection:
+        facts = connection.execute(sa.select(case_table.c.facts)).scalar_one()
+        said = json.loads(facts)
+        said["people"][other] = next(iter(said["people"].values()))
+        connection.execute(sa.update(case_table).values(facts=json.dumps(said)))
+        Subjects(hub.keys).made_for(connection, [other])
+    made = evidence.of_message(hub, WHO, message, "", tmp_path / "e", salts=True)
+    assert other not in (made.path / "reveal.json").read_text()
+    assert verify(made.path, key(hub)).ok
 
 
 def test_evidence_without_salts_opens_nothing(hub: Hub, message: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from adapters.adapter import Native
 from broker.outbox import inbox
 from consent import inputs
 from consent.ledger import Ledger
-from consent.people import People, person_identifier
+from consent.people import People, person_identifier, person_key
 from consent.placing import case_person, case_table
 from consent.retention import CASES, CLASSES, DEAD_LETTERS, DECISION_INPUTS, INBOX, PEOPLE, Authority, load
 from consent.subjects import subject_key
@@ -229,6 +229,21 @@ def test_hold_names_nobody_in_the_ledger(hub: Hub) -> None:
     assert due.date() == date(2026, 12, 18)
     (listed,) = disposal.holds(hub)
     assert pseudonym not in json.dumps(listed)
+
+
+def test_held_person_who_is_in_no_case_any_more_stays(hub: Hub, clock: Clock) -> None:
+    held, free = (person_of(one) for one in asked(hub))
+    with hub.engine.begin() as connection:
+        connection.execute(sa.delete(case_person))
+    dispose(hub)
+    disposal.hold(hub, WHO, "proceeding", "person", held, "P-2026-1")
+    clock.at += LATER
+    found = dispose(hub)[PEOPLE]
+    assert (found.held, found.disposed) == (1, found.due - 1)
+    with hub.engine.connect() as connection:
+        left = set(connection.execute(sa.select(person_key.c.pseudonym)).scalars())
+    assert left == {held}
+    assert free not in left
 
 
 def test_hold_of_a_newer_hub_holds_everything(hub: Hub, clock: Clock) -> None:
