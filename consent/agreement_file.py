@@ -225,6 +225,7 @@ def _parties(documents: Iterable[_Document], problems: list[Problem]) -> dict[st
                 table=raw["table"],
                 active=raw.get("active", True),
                 status=dict(raw["status"]),
+                place=f"{document.name}:{line_of(document.lines, place)}",
             )
     return parties
 
@@ -290,6 +291,7 @@ def _agreements(
             content=_hash(document.value),
             parties=tuple(head.get("parties", ())),
             supersedes=head.get("supersedes", ""),
+            line=line_of(document.lines, ("agreement",)),
         )
         agreements.append(made)
     return agreements

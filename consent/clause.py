@@ -75,6 +75,7 @@ class Party:
     table: bool
     active: bool
     status: Mapping[str, str] = field(default_factory=dict)
+    place: str = field(default="", compare=False)  # `file:line` of its definition
 
     def __hash__(self) -> int:
         """By id: one party of an `Agreements` has one id."""
@@ -176,6 +177,7 @@ class Agreement:
     content: str = ""
     parties: tuple[str, ...] = ()
     supersedes: str = ""
+    line: int = 1
 
     @property
     def name(self) -> str:

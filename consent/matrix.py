@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from consent.agreement import KINDS, Agreement, Agreements, Clause, Party
+from consent.agreement import BASES, KINDS, Agreement, Agreements, Clause, Party
+from consent.clause import ANY
 from consent.conditions import CONDITIONS, TASK_SERVICES, Facts
 from consent.guards import PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
 from consent.policy import carried
@@ -166,6 +167,9 @@ def check(folder: str | Path, today: date | None = None) -> list[Finding]:
         *_without_standing(agreements, today),
         *_overlapping(agreements, today),
         *_carried_by_nothing(agreements, today),
+        *_held_by_nobody(agreements, today),
+        *_without_belief(agreements, today),
+        *_guards_made_pointless(agreements, today),
     ]
     return sorted(set(findings), key=lambda f: (f.level != "warning", f.where, f.detail))
 
@@ -214,15 +218,15 @@ def _soon(where: str, what: str, end: date, today: date, fix: str) -> Iterator[F
 
 def _expiring(agreements: Agreements, today: date) -> Iterator[Finding]:
     for agreement in agreements:
+        where = f"{agreement.file}:{agreement.line} {agreement.name}"
         if agreement.status != "active":
             yield Finding(
                 "note",
-                f"{agreement.file} {agreement.id}",
+                where,
                 f"is {agreement.status}; nothing is given under it",
                 "activate or remove it",
             )
             continue
-        where = f"{agreement.file} {agreement.id}"
         if agreement.effective_to is not None:
             yield from _soon(where, "the agreement", agreement.effective_to, today, "renew it")
         yield from _soon(
@@ -240,7 +244,7 @@ def _expiring(agreements: Agreements, today: date) -> Iterator[Finding]:
         for name, value in party.status.items():
             if name.endswith("_until"):
                 yield from _soon(
-                    f"party {party.id}",
+                    f"{party.place} {party.id}",
                     name,
                     date.fromisoformat(value),
                     today,
@@ -374,6 +378,97 @@ def _carried_by_nothing(agreements: Agreements, today: date) -> Iterator[Finding
                 f"is granted about {', '.join(roles)}, but no message carries it",
                 "nothing to do; it stays ready",
             )
+
+
+def _held_by_nobody(agreements: Agreements, today: date) -> Iterator[Finding]:
+    """Clauses whose classes none of their sources can send for their purposes: they can never fire."""
+    checked: set[int] = set()
+    for agreement, clause, _ in _applied(agreements, today):
+        if id(clause) in checked:
+            continue
+        checked.add(id(clause))
+        sendable = _sendable(agreements, clause)
+        words = {(name, role) for role, name, _ in _words(clause) if _facets(name, role)}
+        lacking = sorted(words - sendable)
+        sources, purposes = ", ".join(sorted(clause.sources)), ", ".join(sorted(clause.purposes))
+        if words and len(lacking) == len(words):
+            yield Finding(
+                "warning",
+                _place(agreement, clause),
+                f"can never fire: no message of {sources} for {purposes} carries any of its classes",
+                "name who holds the classes, or the purpose of the messages that carry them",
+            )
+            continue
+        for name, role in lacking:
+            if clause.sources != {ANY}:
+                yield Finding(
+                    "note",
+                    _place(agreement, clause),
+                    f"{name} about {role}: nobody of {sources} holds it in a message for {purposes}",
+                    "name who holds it, or drop the class",
+                )
+
+
+def _sendable(agreements: Agreements, clause: Clause) -> set[tuple[str, str]]:
+    """(class, role) that the sources of *clause* can send for one of its purposes."""
+    agencies = {
+        party.agency.partition(".")[0]
+        for party in agreements.parties.values()
+        if party.active and (ANY in clause.sources or party.kind in clause.sources)
+    }
+    return {
+        cell
+        for kind in published()
+        if kind.purpose in clause.purposes and kind.senders & {"any", *agencies}
+        for cell in _cells(kind.name)
+    }
+
+
+@cache
+def _cells(type_name: str) -> frozenset[tuple[str, str]]:
+    return frozenset((facet.name, role) for role, facet, _, _ in carried(published()[type_name].shape))
+
+
+def _without_belief(agreements: Agreements, today: date) -> Iterator[Finding]:
+    checked: set[int] = set()
+    for agreement, clause, _ in _applied(agreements, today):
+        if clause.belief.kind == "case" and clause.grants and id(clause) not in checked:
+            checked.add(id(clause))
+            yield Finding(
+                "warning",
+                _place(agreement, clause),
+                "gives on a belief that somebody has to form in each case, and asks nobody",
+                "refer the classes, so that a person of the holder decides, or state a standing belief",
+            )
+        for basis in clause.basis:
+            if not clause.purposes & BASES[basis.code].purposes:
+                yield Finding(
+                    "warning",
+                    _place(agreement, clause),
+                    f"{basis.code} carries none of its purposes",
+                    "take the basis out, or name a purpose that it carries",
+                )
+
+
+_BOUND = frozenset({"ASSIGNED", "TASKED", "IN_CASE", "OWN_PUPIL"})
+
+
+def _guards_made_pointless(agreements: Agreements, today: date) -> Iterator[Finding]:
+    """V2 lets what locates go to whoever is given all addresses: a grant of addresses that depends on no work
+    with the person gives everything that locates to somebody who works with nobody.
+    """
+    for agreement, clause, party in _applied(agreements, today):
+        if party.kind in PERPETRATOR_SIDE or _BOUND & set(clause.conditions):
+            continue
+        for role, name, outcome in _words(clause):
+            if name in ("ADDR-V", "CONTACT-V") and outcome == "full" and role in ("victim", "child", "case"):
+                yield Finding(
+                    "warning",
+                    _place(agreement, clause),
+                    f"{name} about {role} makes guard V2 pointless for {party.id}: it depends on no work "
+                    "with anybody of the case",
+                    "add ASSIGNED, TASKED or IN_CASE",
+                )
 
 
 @cache

@@ -25,6 +25,7 @@ from rich.console import Console
 from starlette.responses import RedirectResponse, Response
 
 from broker.broker import ACCEPT, SUBMISSIONS, deliveries_to
+from consent import recalls
 from consent.agreement import KINDS
 from consent.entry import DECISION_KINDS, DELIVERY, withheld
 from consent.matrix import matrix_rows
@@ -36,6 +37,7 @@ from gateway.explain import OUTCOMES, clause_title, explain, in_order, party_nam
 from gateway.hub import Hub
 from schemas.classes import CLASSES, SUBJECT_ROLES
 from schemas.clock import NEW_ZEALAND, Clock, instant_of, rfc3339
+from schemas.database import reading
 from schemas.errors import HubError, InvalidMessage, NotAuthorised, NotFound, Problem, TooLarge
 
 COOKIE = "isr_session"
@@ -43,6 +45,7 @@ SESSION_SECONDS = 8 * 3600
 LINK_SECONDS = 3600
 DAY_CAP = 50_000  # entries counted for one day; a busier day says that it was cut
 _MAX_FORM = 4096
+_RECALLS_SHOWN = 200
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; script-src 'none'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'",
@@ -418,9 +421,14 @@ class _Pages:
         today = hub.clock().astimezone(NEW_ZEALAND).date()
         role = request.query_params.get("role", "")
         role = role if role in SUBJECT_ROLES else ""
+        with reading(hub.engine).connect() as connection:
+            recalled = recalls.tasks(connection)[:_RECALLS_SHOWN]
         return self.show(
             "agreements.html",
-            agreements=sorted(hub.agreements, key=lambda a: a.id),
+            agreements=sorted(hub.agreements, key=lambda a: a.name),
+            lives=hub.register.shown(today),
+            troubles=hub.register.troubles(),
+            recalls=recalled,
             today=today,
             version=hub.agreements.version_hash,
             parties=[p for _, p in sorted(hub.agreements.parties.items())],

@@ -17,14 +17,17 @@ from consent.life import Officer
 from consent.register import Register, Taken
 from consent.verify import verify
 from gateway import steps
+from gateway.auth import AUDIT, mint_session
 from gateway.command import main
+from gateway.console import COOKIE
 from gateway.hub import Hub, agreements_folder, open_hub
 from gateway.settings import Settings
 from schemas.database import reading
 from schemas.errors import BadAgreement, NotFound, OutOfTurn
 from schemas.message import CONTENT_TYPE, identity
 from tests.format_examples import NOW
-from tests.serving import episode, now
+from tests.integration.test_console import LOOKING
+from tests.serving import episode, now, serving
 
 TABLE = ("fss", "oranga-tamariki", "corrections", "health")
 
@@ -408,3 +411,25 @@ def test_commands_take_steps_and_tell_where_each_agreement_stands(
     assert json.loads(capsys.readouterr().out) == []
     assert main(["agreements", "schema"]) == 0
     assert json.loads(capsys.readouterr().out)["$id"].endswith("agreement/v1.0.json")
+
+
+def test_console_shows_where_each_agreement_stands_and_what_was_recalled(hub: Hub, folder: Path) -> None:
+    path = folder / "isr-education.yaml"
+    path.write_text(path.read_text("utf-8").replace("2026-06-20", "2026-06-21"), encoding="utf-8")
+    send(hub, "police", episode())
+    hub.exchange.finish()
+    given = next(e for e in entries(hub, "disclosure") if e["party"] == "health")
+    send(hub, "fss", conflict(given["cases"][0], "health"))
+    take(hub, "suspend", "ISR-SUPPORT")
+    hub.register._looked -= 2.0
+
+    with serving(hub) as client:
+        cookie = mint_session(hub.settings, [AUDIT], 60, now, LOOKING)
+        page = client.get("/console/agreements", headers={"Cookie": f"{COOKIE}={cookie}"}).text
+
+    assert "isr-education.yaml" in page
+    assert "changed after ISR-EDUCATION@1 was approved" in page
+    assert 'class="tag refuse">suspended' in page
+    assert given["disclosure"] in page
+    assert "link-became-known" in page
+    assert "Mārama" not in page

@@ -328,6 +328,131 @@ def test_check_finds_what_a_privacy_officer_should_mend(
     assert any(says in f.line() for f in found), found
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "at", "says"),
+    [
+        ("kind: standing", "kind: case", "- id: ACC-SUM", "a belief that somebody has to form in each case"),
+        (
+            "- {code: FVA20, section: s 20}",
+            "- {code: FVA20, section: s 20}\n      - {code: OTA15, section: s 15}",
+            "- id: ACC-SUM",
+            "OTA15 carries none of its purposes",
+        ),
+        ("victim: [ID-CORE]", "victim: [ACC-CLAIM]", "- id: ACC-SUM", "nobody of POL holds it"),
+        ("from: [POL]", "from: [EDU]", "- id: ACC-SUM", "can never fire: no message of EDU"),
+        (
+            "[OPEN_EPISODE, ASSIGNED]",
+            "[OPEN_EPISODE]",
+            "- id: ACC-SUM",
+            "ADDR-V about victim makes guard V2 pointless for acc",
+        ),
+        ("review_by: 2027-06-30", "review_by: 2026-12-01", "agreement:", "ends on 2026-12-01"),
+    ],
+)
+def test_check_names_file_line_and_fix(tmp_path: Path, old: str, new: str, at: str, says: str) -> None:
+    text = AGREEMENT.replace(old, new, 1)
+    if "V2" in says:
+        text = text.replace("victim: [ID-CORE]", "victim: [ADDR-V]")
+    if "EDU" in says:
+        text = text.replace("case: [{EPISODE-SUM: reduced}]", "child: [ACC-CLAIM]")
+        text = text.replace("victim: [ID-CORE]", "victim: [ACC-CLAIM]")
+    found = [f for f in check(folder(tmp_path, text), DAY) if says in f.detail]
+    assert [f.where.partition(" ")[0] for f in found] == [f"test.yaml:{line(at, text)}"]
+    assert found[0].fix
+
+
+def test_check_names_the_line_of_a_party_whose_standing_ends(tmp_path: Path) -> None:
+    parties = PARTIES.replace("cwpa: none}", "cwpa: none, trained_until: 2026-12-24}")
+    found = [f for f in check(folder(tmp_path, parties=parties), DAY) if "trained_until" in f.detail]
+    assert [f.where for f in found] == [f"parties.yaml:{line('- id: acc', parties)} acc"]
+
+
+def second(at: Path, **head: str) -> str:
+    """The next version of the test agreement as a file beside it; returns its text."""
+    text = AGREEMENT.replace("version: 3", "version: 4")
+    for key, value in head.items():
+        old = next((row for row in text.splitlines() if row.startswith(f"  {key}:")), None)
+        new = f"  {key}: {value}"
+        text = text.replace(old, new) if old else text.replace("agreement:\n", f"agreement:\n{new}\n")
+    (at / "second.yaml").write_text(text, encoding="utf-8")
+    return text
+
+
+def test_load_refuses_versions_that_hold_on_the_same_day(tmp_path: Path) -> None:
+    text = second(folder(tmp_path), effective_from="2027-01-01")
+    with pytest.raises(BadAgreement) as caught:
+        Agreements.load(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.pointer == f"second.yaml:{line('effective_from', text)}"
+    assert "its dates overlap those of TEST-ONE@3" in problem.detail
+    assert "supersedes: TEST-ONE@3" in problem.fix
+
+
+def test_successor_ends_what_it_supersedes_on_the_day_before_it_begins(tmp_path: Path) -> None:
+    second(folder(tmp_path), effective_from="2027-01-01", supersedes="TEST-ONE@3")
+    agreements = Agreements.load(tmp_path)
+
+    def cited(day: date) -> set[str]:
+        cells = agreements.on(day).cells("acc", "FV-RISK", "POL")
+        return {entry.clause.partition("/")[0] for entries in cells.values() for entry in entries}
+
+    assert cited(date(2026, 12, 31)) == {"TEST-ONE@3"}
+    assert cited(date(2027, 1, 1)) == {"TEST-ONE@4"}
+
+
+@pytest.mark.parametrize(
+    ("of_first", "head", "says"),
+    [
+        ("TEST-ONE@4", {"supersedes": "TEST-ONE@3", "effective_from": "2027-01-01"}, "in a circle"),
+        ("TEST-ONE@3", {"id": "TEST-TWO"}, "in a circle"),
+        ("", {"supersedes": "TEST-ONE@3"}, "begins no later than TEST-ONE@3"),
+        ("", {"version": "3"}, "TEST-ONE@3 exists twice"),
+    ],
+)
+def test_load_refuses_supersession_that_leads_nowhere(
+    tmp_path: Path, of_first: str, head: dict[str, str], says: str
+) -> None:
+    first = (
+        AGREEMENT.replace("agreement:\n", f"agreement:\n  supersedes: {of_first}\n")
+        if of_first
+        else AGREEMENT
+    )
+    second(folder(tmp_path, first), **head)
+    with pytest.raises(BadAgreement, match=says):
+        Agreements.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parties", "at", "says"),
+    [
+        ("[POL, MSD]", "    to: ACC", "ACC is not a party of this agreement"),
+        ("[ACC, MSD]", "    from: [POL]", "POL is not a party of this agreement"),
+        ("[ACC, BANK]", "  parties:", "BANK is neither a kind nor a party"),
+    ],
+)
+def test_load_refuses_a_clause_for_a_party_that_is_not_in_the_agreement(
+    tmp_path: Path, parties: str, at: str, says: str
+) -> None:
+    text = AGREEMENT.replace("  review_by", f"  parties: {parties}\n  review_by")
+    with pytest.raises(BadAgreement) as caught:
+        Agreements.load(folder(tmp_path, text))
+    assert (f"test.yaml:{line(at, text)}", True) in {
+        (p.pointer, says in p.detail) for p in caught.value.problems
+    }
+    named = text.replace(parties, "[police, ACC]")
+    assert Agreements.load(folder(tmp_path, named)).on(DAY).cells("acc", "FV-RISK", "POL")
+
+
+@pytest.mark.parametrize("lack", ["basis", "belief"])
+def test_load_refuses_a_clause_without_basis_or_belief(tmp_path: Path, lack: str) -> None:
+    start = AGREEMENT.index(f"    {lack}:")
+    end = min(
+        at for name in ("belief", "conditions") if (at := AGREEMENT.find(f"    {name}:", start + 1)) > 0
+    )
+    with pytest.raises(BadAgreement, match=f"lacks {lack}"):
+        Agreements.load(folder(tmp_path, AGREEMENT[:start] + AGREEMENT[end:]))
+
+
 def test_check_finds_overlaps_and_unnamed_practitioners(tmp_path: Path) -> None:
     twin = AGREEMENT[AGREEMENT.index("  - id:") :].replace("ACC-SUM", "ACC-SUM-TWO")
     assert any("names it too" in f.detail for f in check(folder(tmp_path, AGREEMENT + twin), DAY))
