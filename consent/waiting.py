@@ -445,29 +445,30 @@ def counts(connection: sa.Connection, at: str) -> dict[tuple[str, str, str], int
     def add(what: str, holder: str, state: str, number: int) -> None:
         found[what, holder, state] = found.get((what, holder, state), 0) + number
 
-    late = sa.case((referral.c.due < at, 1), else_=0)
+    # By label: a server that is given the deadline twice would take the two for different expressions.
+    late = sa.case((referral.c.due < at, 1), else_=0).label("late")
     query = (
         sa.select(referral.c.kind, referral.c.holder, referral.c.state, late, sa.func.count())
         .where(referral.c.state.in_([s.value for s in OPEN]))
-        .group_by(referral.c.kind, referral.c.holder, referral.c.state, late)
+        .group_by(referral.c.kind, referral.c.holder, referral.c.state, sa.text("late"))
     )
     for kind, holder, state, is_late, number in connection.execute(query):
         add(kind, holder, "overdue" if is_late else "legal" if state == State.LEGAL else "waiting", number)
-    late = sa.case((duty.c.due < at, 1), else_=0)
-    query = (
+    late = sa.case((duty.c.due < at, 1), else_=0).label("late")
+    of_duties = (
         sa.select(duty.c.kind, duty.c.party, late, sa.func.count())
         .where(duty.c.state == "")
-        .group_by(duty.c.kind, duty.c.party, late)
+        .group_by(duty.c.kind, duty.c.party, sa.text("late"))
     )
-    for kind, party, is_late, number in connection.execute(query):
+    for kind, party, is_late, number in connection.execute(of_duties):
         add(kind, agency_of(party), "overdue" if is_late else "waiting", number)
-    late = sa.case((override.c.review_due < at, 1), else_=0)
-    query = (
+    late = sa.case((override.c.review_due < at, 1), else_=0).label("late")
+    of_reviews = (
         sa.select(override.c.party, late, sa.func.count())
         .where(override.c.state.in_([OverrideState.OPEN.value, OverrideState.CLOSED.value]))
-        .group_by(override.c.party, late)
+        .group_by(override.c.party, sa.text("late"))
     )
-    for party, is_late, number in connection.execute(query):
+    for party, is_late, number in connection.execute(of_reviews):
         add("review", agency_of(party), "overdue" if is_late else "waiting", number)
     return found
 

@@ -16,6 +16,8 @@ from consent.agreement import OBLIGATIONS
 from consent.conditions import CONDITIONS, meaning
 from consent.entry import referred, withheld
 from consent.guards import GUARDS
+from consent.referral import CAPACITIES, REASONS
+from consent.waiting import referral_id
 from gateway import queries
 from gateway.hub import Hub
 from schemas.classes import CLASSES
@@ -37,6 +39,7 @@ _REASONS = {
     "unknown-party": "the party is not in the agreements, or not active",
     "unknown-source": "the sender is not in the agreements, or not active",
     "no-time": "the time of the decision was not known",
+    "told-in-person": "a person of the holder told it outside the hub",
 }
 
 
@@ -55,6 +58,11 @@ def outward(hub: Hub, sender: str, message: str) -> dict[str, Any] | None:
         for row in rows
         if "disclosure" in row.body and _may_be_named(hub, row.body)
     }
+    # What a person of the sender's own agency released afterwards went to the same parties.
+    for index, answer in _answers(hub, rows).items():
+        body = next(row.body for row in rows if row.index == index)
+        if "disclosure" in answer.body and _may_be_named(hub, body):
+            shared[body["party"]] = answer.body["disclosure"]
     ended = queries.deliveries_of(hub.engine, list(shared.values()))
     if not shared:
         return None
@@ -97,7 +105,8 @@ def explain(hub: Hub, message: str, source: str = "") -> dict[str, Any]:
     name, outcome, outcome_says, state, entry, clauses: [{id, title}], basis, conditions: [{name, value,
     says}], given: [{role, class, title, view}], withheld: [{role, class, title, reason, says}], referred:
     [{role, class, title}], guards: [{code, says}], reasons: [{code, says}], obligations: [{code, says}],
-    disclosure, delivery}]}
+    disclosure, delivery, decided: None or what a person of the holder decided on what was referred: {entry,
+    outcome, says, reasons, capacity, approved: [{role, class, title}], disclosure, state}}]}
 
     Raises `NotFound` when the ledger has no decision on it; `InvalidMessage` when several senders used the id
     and *source* does not say which is meant. Holds nothing that is not in the ledger or the agreements.
@@ -113,7 +122,9 @@ def explain(hub: Hub, message: str, source: str = "") -> dict[str, Any]:
             "several senders use this id",
             Problem("source", "does not say which", "use " + " or ".join(senders)),
         )
-    ended = queries.deliveries_of(hub.engine, [r.body["disclosure"] for r in rows if "disclosure" in r.body])
+    answers = _answers(hub, rows)
+    released = [r.body["disclosure"] for r in (*rows, *answers.values()) if "disclosure" in r.body]
+    ended = queries.deliveries_of(hub.engine, released)
     newest = hub.ledger.checkpoint()
     first = rows[0].body
     return {
@@ -127,8 +138,46 @@ def explain(hub: Hub, message: str, source: str = "") -> dict[str, Any]:
         "agreements": first["agreements"],
         "cases": first["cases"],
         "signed": newest is not None and rows[-1].index < newest.size,
-        "recipients": [_recipient(hub, row, ended) for row in rows],
+        "recipients": [_recipient(hub, row, ended, answers.get(row.index)) for row in rows],
     }
+
+
+def _answers(hub: Hub, rows: Iterable[queries.Row]) -> dict[int, queries.Row]:
+    """What people of the holder decided on what *rows* referred, by the row's index."""
+    found: dict[int, queries.Row] = {}
+    for row in rows:
+        said = row.body
+        if said["referred"]:
+            id = referral_id(said["source"], said["message"], said["party"])
+            for answer in queries.decisions_on(hub.engine, id, said["source"]):
+                found[row.index] = answer
+    return found
+
+
+def _decided(answer: queries.Row | None, ended: Mapping[str, queries.Row]) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    said = answer.body
+    return {
+        "entry": answer.index,
+        "outcome": said["outcome"],
+        "says": "approved" if "disclosure" in said else "not released",
+        "reasons": [{"code": code, "says": reason_says(code)} for code in said["reasons"]],
+        "capacity": said["decided_by"]["capacity"],
+        "approved": [
+            {"role": role, "class": name, "title": class_title(name)}
+            for role, name in said.get("approved", ())
+        ],
+        "disclosure": said.get("disclosure"),
+        "state": _state(said.get("disclosure"), ended),
+    }
+
+
+def _state(disclosure: str | None, ended: Mapping[str, queries.Row]) -> str:
+    if disclosure is None:
+        return ""
+    end = ended.get(disclosure)
+    return ON_ITS_WAY if end is None else str(end.body["outcome"])
 
 
 def _behind_disclosure(hub: Hub, disclosure: str, source: str) -> list[queries.Row]:
@@ -140,11 +189,13 @@ def _behind_disclosure(hub: Hub, disclosure: str, source: str) -> list[queries.R
     return queries.decisions_on(hub.engine, released.body["message"], source or released.body["source"])
 
 
-def _recipient(hub: Hub, row: queries.Row, ended: Mapping[str, queries.Row]) -> dict[str, Any]:
+def _recipient(
+    hub: Hub, row: queries.Row, ended: Mapping[str, queries.Row], answer: queries.Row | None
+) -> dict[str, Any]:
     said = row.body
     disclosure = said.get("disclosure")
     end = ended.get(disclosure) if disclosure else None
-    state = "" if disclosure is None else ON_ITS_WAY if end is None else end.body["outcome"]
+    state = _state(disclosure, ended)
     return {
         "party": said["party"],
         "name": party_name(hub, said["party"]),
@@ -182,6 +233,7 @@ def _recipient(hub: Hub, row: queries.Row, ended: Mapping[str, queries.Row]) -> 
         "obligations": [{"code": code, "says": OBLIGATIONS.get(code, "")} for code in said["obligations"]],
         "disclosure": disclosure,
         "delivery": end.index if end else None,
+        "decided": _decided(answer, ended),
     }
 
 
@@ -218,6 +270,8 @@ def reason_says(code: str) -> str:
         return f"a condition was not met: {condition_says(name) or name}".rstrip(".")
     if code == "V9":
         return _REASONS["names-alone"]
+    if code in REASONS:
+        return REASONS[code].says
     return _REASONS.get(code, code)
 
 
@@ -285,6 +339,8 @@ def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("withheld", f"{_by_role(items)}\n{code}: {says}") for (code, says), items in sorted(reasons.items())
     ]
     lines += [("referred", _by_role((r["role"], r["class"], False) for r in one["referred"]))]
+    if (decided := one["decided"]) is not None:
+        lines += [("decided", _decision_says(decided))]
     if not one["withheld"]:
         lines += [("reason", f"{r['code']}: {r['says']}") for r in one["reasons"]]
     held = {code for code, _ in reasons}
@@ -295,6 +351,15 @@ def _lines(one: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines += [("basis", "; ".join(one["basis"]))]
     lines += [("obligations", "; ".join(o["says"] or o["code"] for o in one["obligations"]))]
     return [(label, text) for label, text in lines if text]
+
+
+def _decision_says(decided: Mapping[str, Any]) -> str:
+    by = CAPACITIES.get(decided["capacity"], decided["capacity"])
+    if decided["disclosure"] is None:
+        why = "; ".join(r["says"] for r in decided["reasons"])
+        return f"not released, by {by}: {why} (entry {decided['entry']})"
+    what = _by_role((a["role"], a["class"], False) for a in decided["approved"])
+    return f"approved by {by}: {what}, {decided['state']} (entry {decided['entry']})"
 
 
 def _by_role(items: Iterable[tuple[str, str, bool]]) -> str:

@@ -1,6 +1,7 @@
 """A person of the holder decides: what is shown to whom, what leaves, what is recorded, and that it ends
 once."""
 
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -8,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from rich.console import Console
 
 from consent import waiting
 from consent.agreement import Agreements
 from consent.referral import REQUEST, State
 from consent.waiting import Row, kept_submission
+from gateway.explain import explain, outward, print_explanation
 from gateway.hub import Hub, agreements_folder, open_hub
 from gateway.referrals import Person, Referrals
 from gateway.settings import Settings
@@ -294,3 +297,31 @@ def test_content_stands_in_no_entry_and_no_log(
 
 def test_request_is_not_referred_before_anybody_asks(referrals: Referrals) -> None:
     assert [r for r in referrals.open() if r.standing.kind == REQUEST] == []
+
+
+def test_explanation_says_what_the_person_decided(hub: Hub, referrals: Referrals) -> None:
+    health, corrections = to(referrals, "health"), to(referrals, "corrections")
+    referrals.approve(health.id, OFFICER, scrubbed=True)
+    referrals.decline(corrections.id, OFFICER, "place-in-text")
+    hub.exchange.finish()
+    found = {r["party"]: r["decided"] for r in explain(hub, health.message)["recipients"]}
+    assert found["health"]["says"] == "approved"
+    assert found["health"]["state"] == "delivered"
+    assert [r["code"] for r in found["corrections"]["reasons"]] == ["place-in-text"]
+    assert found["fss"] is None
+    out = Console(file=io.StringIO(), width=200)
+    print_explanation(explain(hub, health.message), out)
+    text = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "approved by the agency's privacy officer" in text
+    assert "cannot be scrubbed" in text
+
+
+def test_sender_hears_of_what_its_own_person_released(hub: Hub, referrals: Referrals) -> None:
+    rows = [r for r in referrals.open() if r.party == "corrections"]
+    before = outward(hub, "police", rows[0].message)
+    assert before is not None
+    referrals.approve(rows[0].id, OFFICER, scrubbed=True)
+    after = outward(hub, "police", rows[0].message)
+    assert after is not None
+    states = {r["party"]: r["state"] for r in after["recipients"]}
+    assert states["corrections"] == "on its way"
