@@ -18,6 +18,7 @@ from consent.entry import read_entry
 from consent.key_history import KeyHistory
 from consent.merkle import ProofError, ReadNode, leaf_hash, perfect_root, root
 from consent.note import Checkpoint, Key, open_note
+from consent.quorum import Quorum
 from consent.tiles import FULL_TILE_BYTES, WIDTH, Edge, hashes_of, node_reader
 
 __all__ = ["Alarm", "Seen", "watch"]
@@ -54,14 +55,15 @@ def watch(
     now: int,
     *,
     witnesses: Sequence[Key] = (),
+    quorum: Quorum | None = None,
     stale_seconds: int = STALE_SECONDS,
     token: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Seen:
     """Checks what is new in the ledger at *target* (folder, address, data folder) since the state in the file
     *kept*, and returns the new state. *key* is a verifier key of the ledger, or one with its history. Each
-    of *witnesses* must have cosigned the newest checkpoint; *token* is sent where entries are for auditors
-    only. *progress* is told (entries checked, in all).
+    of *witnesses* must have cosigned the newest checkpoint, and enough for the *quorum*; *token* is sent
+    where entries are for auditors only. *progress* is told (entries checked, in all).
 
     Raises `Alarm`, and `NothingToVerify` when there is nothing of the kind. The state in *kept* stays then as
     far as it was good: it is evidence.
@@ -74,7 +76,7 @@ def watch(
         copy.close()
         raise Alarm("keys", str(error)) from error
     try:
-        return _Walk(copy, history, kept, seen, progress).run(now, witnesses, stale_seconds)
+        return _Walk(copy, history, kept, seen, progress).run(now, witnesses, quorum, stale_seconds)
     finally:
         copy.close()
 
@@ -94,9 +96,9 @@ class _Walk:
         self._size = 0
         self._edge = Edge()
 
-    def run(self, now: int, witnesses: Sequence[Key], stale_seconds: int) -> Seen:
+    def run(self, now: int, witnesses: Sequence[Key], quorum: Quorum | None, stale_seconds: int) -> Seen:
         newest = self._newest()
-        moments = _cosigned(newest, witnesses)
+        moments = _cosigned(newest, witnesses, quorum)
         self._hold_to_root(newest)
         self._compare(newest)
         old = Checkpoint.from_note(self._seen.note).size if self._seen.note else -1
@@ -104,7 +106,8 @@ class _Walk:
         self._entries(newest, since)
         seen = Seen(newest.note, newest.size, since)
         _save(self._kept, seen)
-        age = now - max([since, *moments] if not witnesses else moments)
+        # A witness says when it saw that this is the newest; without one, only our own memory does.
+        age = now - max(moments or [since])
         if age > stale_seconds:
             raise Alarm(
                 "stale", f"the newest checkpoint, of {newest.size} entries, is {age // 60} minutes old"
@@ -226,9 +229,12 @@ class _Walk:
         # The partial block at the end was held to the root when its edge was read.
 
 
-def _cosigned(newest: Checkpoint, witnesses: Sequence[Key]) -> list[int]:
-    """When each of *witnesses* cosigned *newest*, POSIX seconds."""
-    moments = []
+def _cosigned(newest: Checkpoint, witnesses: Sequence[Key], quorum: Quorum | None) -> list[int]:
+    """When each of *witnesses*, and of those of the *quorum*, cosigned *newest*, POSIX seconds."""
+    cosigners = quorum.cosigners(newest.note) if quorum else {}
+    if quorum and not quorum.met(cosigners):
+        raise Alarm("unsigned", f"too few witnesses have cosigned it: {', '.join(cosigners) or 'none'}")
+    moments = list(cosigners.values())
     for key in witnesses:
         try:
             if not key.cosigns:

@@ -52,6 +52,7 @@ def register(add: Add) -> None:
     monitor.add_argument(
         "--witness-keys", action="append", default=[], metavar="VKEY", help="must have cosigned the newest"
     )
+    monitor.add_argument("--policy", type=Path, help="witness policy that the newest must meet")
     monitor.add_argument("--stale", type=float, default=26.0, metavar="HOURS", help="default: 26")
     monitor.add_argument("--token", type=Path, help="file with an auditor's access token, for a web address")
     monitor.add_argument("--metrics", type=Path, help="file to write metrics into, for node_exporter")
@@ -182,6 +183,7 @@ def _monitor(given: argparse.Namespace) -> int:
     from consent.merkle import ProofError
     from consent.monitor import Alarm, Seen, watch
     from consent.note import Checkpoint, Key
+    from consent.quorum import Quorum
 
     while True:
         seen, shout = Seen(), ""
@@ -197,6 +199,7 @@ def _monitor(given: argparse.Namespace) -> int:
                     given.state,
                     int(time.time()),
                     witnesses=witnesses,
+                    quorum=Quorum.from_file(given.policy) if given.policy else None,
                     stale_seconds=int(given.stale * 3600),
                     token=token,
                     progress=progress,

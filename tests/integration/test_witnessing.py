@@ -1,6 +1,7 @@
 """Witnesses as processes of their own, and a hub that waits for enough of them."""
 
 import contextlib
+import json
 import shutil
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters.adapter import Native
 from consent.copies import open_copy
 from consent.ledger import Checkpoint, Signer
 from consent.merkle import CompactRange, consistency_proof, leaf_hash
@@ -24,6 +26,7 @@ from consent.tiles import Edge, node_reader
 from consent.verify import verify
 from consent.witness import request
 from gateway.auth import AUDIT, OPERATE, mint_session
+from gateway.command import main
 from gateway.console import COOKIE
 from gateway.hub import Hub
 from gateway.witness_door import init, open_witness
@@ -321,3 +324,38 @@ def test_served_log_is_walked_by_a_monitor_that_has_nothing_else(tmp_path: Path)
             assert watch(address, hub.ledger.keys(), kept, 1).checked == hub.ledger.sign().size
         with pytest.raises(Alarm):
             watch(address, hub.ledger.keys(), kept, 1)
+
+
+def test_processes_of_the_hub_ask_the_witnesses_and_release_what_waited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands as an operator uses them; the key is rotated on the way, and the witness is told."""
+    folder = tmp_path / "hub"
+    vkey = made_key(folder)
+    with witnesses(tmp_path, vkey) as processes:
+        path = policy(tmp_path / "policy", processes, "all")
+        with small_hub(folder) as hub:  # submitted, and not yet decided
+            record = Native(json.dumps(episode()).encode(), "application/json", "in.json")
+            assert hub.exchange.accept("police", [record])[0].accepted
+        monkeypatch.setenv("ISR_HUB_DATA", str(folder))
+        monkeypatch.setenv("ISR_HUB_WITNESSES", str(path))
+        assert main(["run", "all", "--until-idle"]) == 0
+        capsys.readouterr()
+        assert main(["witness", "status", "--json"]) == 0
+        shown = json.loads(capsys.readouterr().out)
+        assert shown["witnessed"] == shown["signed"] == shown["releasable"] > 0
+        with small_hub(folder) as hub:
+            kinds = [json.loads(raw)["kind"] for raw in hub.ledger.entries(0, hub.ledger.head().size)]
+        assert "delivery" in kinds
+
+        assert main(["keys", "rotate", "--without-old", "--json"]) == 0
+        capsys.readouterr()
+        assert main(["run", "all", "--until-idle"]) == 0
+        assert main(["witness", "status"]) == 1  # it does not know the new key
+        init(processes[0].folder, "witness0.test", [str(folder / "ledger.vkey")])
+        processes[0].kill()
+        processes[0].start()
+        assert main(["run", "all", "--until-idle"]) == 0
+        assert main(["witness", "status"]) == 0
+    assert main(["monitor", str(folder), "--key", str(folder / "ledger.vkey"), "--state", str(tmp_path / "s"),
+                 "--policy", str(path)]) == 0  # fmt: skip

@@ -13,6 +13,7 @@ from consent.ledger import Ledger, Signer, ledger_checkpoint, ledger_entry, ledg
 from consent.merkle import ProofError, leaf_hash
 from consent.monitor import Alarm, Seen, watch
 from consent.note import COSIGNATURE_V1, Checkpoint
+from consent.quorum import Quorum
 from consent.tiles import read_bundle, write_bundle
 from schemas.clock import utc_now
 from schemas.database import metadata, open_database
@@ -225,3 +226,17 @@ def test_monitor_shouts_at_a_checkpoint_of_an_absurd_size(tmp_path: Path, kept: 
     export = grow(tmp_path / "log", SIZE)
     (export / "checkpoint").write_text(Checkpoint(ORIGIN, size, bytes(32)).signed_by(LOG).note)
     shouts("gap", export, kept)
+
+
+def test_monitor_demands_the_quorum_of_a_policy(tmp_path: Path, kept: Path) -> None:
+    export = grow(tmp_path / "log", 3)
+    other = Signer("other.test", bytes(range(3, 35)), COSIGNATURE_V1)
+    lines = [f"witness a {WITNESS.vkey()}", f"witness b {other.vkey()}", "group both all a b", "quorum both"]
+    policy = Quorum.parse("\n".join(lines))
+    checkpoint = Checkpoint.from_note((export / "checkpoint").read_text())
+    for signer in (WITNESS, other):
+        with pytest.raises(Alarm, match="too few"):
+            watch(export, LOG.vkey(), kept, NOW, quorum=policy)
+        with (export / "checkpoint").open("a") as file:
+            file.write(signer.sign(checkpoint.text(), NOW))
+    assert watch(export, LOG.vkey(), kept, NOW, quorum=policy).checked == 3

@@ -17,10 +17,12 @@ from consent.note import (
     MAX_NOTE_BYTES,
     MAX_PATH,
     MAX_SIGNATURES,
+    MLDSA44,
     Checkpoint,
     Key,
     Signer,
     TlogProof,
+    add_signatures,
     open_checkpoint,
     open_note,
     read_path,
@@ -389,3 +391,41 @@ def test_tlog_proof_refuses_malformed_text(old: str, new: str) -> None:
 def test_path_survives_the_way_to_text_and_back() -> None:
     path = [os.urandom(32) for _ in range(MAX_PATH)]
     assert read_path(write_path(path).splitlines()) == path
+
+
+def test_cosignature_with_ml_dsa_is_verified_and_spoils_nothing_for_those_who_do_not_know_it() -> None:
+    """c2sp.org/tlog-cosignature: type 6, over name, time, origin, size and root."""
+    quantum = Signer("quantum.test", bytes(range(32)), MLDSA44)
+    assert Key.from_vkey(quantum.vkey()) == quantum.key
+    plain = Checkpoint(LOG.name, 7, bytes(32)).signed_by(LOG)
+    line = quantum.sign(plain.text(), 1_790_000_000)
+    assert open_note(plain.note + line, [quantum.key]) == (plain.text(), [(quantum.key, 1_790_000_000)])
+    assert open_note(plain.note + line, [LOG.key]) == (plain.text(), [(LOG.key, None)])
+    other = Checkpoint(LOG.name, 8, bytes(32)).signed_by(LOG)
+    with pytest.raises(ProofError, match="does not verify"):
+        open_note(other.note + line, [quantum.key])
+    raw = base64.b64decode(line.split(" ")[2])
+    later = raw[:11] + bytes([raw[11] ^ 1]) + raw[12:]
+    changed = f"\u2014 quantum.test {base64.b64encode(later).decode()}\n"
+    with pytest.raises(ProofError, match="does not verify"):
+        open_note(plain.note + changed, [quantum.key])
+    with pytest.raises(ProofError, match="impossible time"):
+        quantum.key.check(plain.text(), b"\xff" * 2428)
+
+
+@given(st.integers(7, 255), st.binary(min_size=1, max_size=3000))
+def test_line_of_an_unknown_algorithm_is_ignored_and_its_key_refused(algorithm: int, rest: bytes) -> None:
+    key = Key(LOG.name, algorithm, rest)
+    plain = Checkpoint(LOG.name, 7, bytes(32)).signed_by(LOG)
+    note = plain.note + f"\u2014 {LOG.name} {base64.b64encode(key.id + rest).decode()}\n"
+    assert open_note(note, [LOG.key])[1] == [(LOG.key, None)]
+    with pytest.raises(ProofError):
+        Key.from_vkey(key.vkey())
+
+
+def test_later_cosignature_of_a_witness_replaces_the_earlier_one() -> None:
+    plain = Checkpoint(LOG.name, 7, bytes(32)).signed_by(LOG)
+    early, late = (WITNESS.sign(plain.text(), moment) for moment in (5, 6))
+    once = add_signatures(plain.note, early, [WITNESS.key])
+    assert add_signatures(once, late, [WITNESS.key]) == plain.note + late
+    assert add_signatures(plain.note + late, early, [WITNESS.key]) == plain.note + late
