@@ -205,6 +205,15 @@ class Gate:
             raise NotAuthorised("the access token names no active party of the agreements")
         return Principal(claims["client_id"], party.id, frozenset(claims["scope"].split()) & SCOPES)
 
+    def remembers(self, authorization: Sequence[str]) -> bool:
+        """Whether `admit` knows the token in these header values already, and so needs nobody's keys."""
+        token = authorization[0].partition(" ")[2] if authorization else ""
+        if not 0 < len(token) <= MAX_TOKEN:
+            return False
+        with self._lock:
+            until, _ = self._verified.get(_digest(token), (0.0, {}))
+        return self._clock().timestamp() < until
+
     def person(self, cookie: str) -> Principal | None:
         """The person whose console session *cookie* is; None when it is no valid session of the sandbox."""
         claims = self.session(cookie)
@@ -226,7 +235,7 @@ class Gate:
         lives.
         """
         now = self._clock().timestamp()
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        digest = _digest(token)
         with self._lock:
             until, claims = self._verified.get(digest, (0.0, {}))
             if now < until:
@@ -324,6 +333,10 @@ class Gate:
             if proof in self._proofs or len(self._proofs) >= _REMEMBERED_PROOFS:
                 raise NotAuthenticated("the DPoP proof was used before; make a new one for every request")
             self._proofs[proof] = now + PROOF_SECONDS + LEEWAY_SECONDS
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def challenge(error: HubError, tried: bool) -> dict[str, str]:

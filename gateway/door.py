@@ -10,7 +10,7 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import orjson
@@ -19,6 +19,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from rich.console import Console
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,6 +32,7 @@ from gateway.access import AccessLog, Look, Viewer, officer_of
 from gateway.auth import AUDIT, BREAK_GLASS, OPERATE, READ, SUBMIT, Gate, Principal, challenge
 from gateway.exchange import Receipt
 from gateway.explain import outward
+from gateway.gathering import Gathering
 from gateway.hub import Hub
 from gateway.intake import content_of, natives_of
 from gateway.overrides import Override, Overrides
@@ -79,23 +81,38 @@ def _caller(gate: Gate, scope: str) -> Callable[[Request], Principal]:
     return caller
 
 
+def _quick_caller(gate: Gate, scope: str) -> Callable[[Request], Awaitable[Principal]]:
+    """`_caller` for a route that many requests come by: only a token that is new here takes a thread, since
+    its issuer's keys may have to be fetched.
+    """
+    ask = _caller(gate, scope)
+
+    async def caller(request: Request) -> Principal:
+        if gate.remembers(request.headers.getlist("authorization")):
+            return ask(request)
+        return await run_in_threadpool(ask, request)
+
+    return caller
+
+
 def _messages(app: FastAPI, hub: Hub, gate: Gate) -> None:
-    may_submit, may_read = _caller(gate, SUBMIT), _caller(gate, READ)
+    may_submit, may_read = _quick_caller(gate, SUBMIT), _caller(gate, READ)
 
     # The body is read only after the caller is known: a stranger cannot make the hub hold anything.
     async def content(request: Request, _: Annotated[Principal, Depends(may_submit)]) -> bytes:
         return await content_of(request)
 
+    gathering = Gathering(hub.exchange, lambda kind, body: natives_of(*hub.encryption.opened(kind, body)))
+
     @app.post("/v1/messages")
-    def submit(
+    async def submit(
         request: Request,
         principal: Annotated[Principal, Depends(may_submit)],
         body: Annotated[bytes, Depends(content)],
     ) -> Response:
         """Takes messages in. Answering 202 means that what is under `accepted` survives a power cut."""
-        natives = natives_of(*hub.encryption.opened(request.headers.get("content-type", ""), body))
-        receipts = hub.exchange.accept(principal.party, natives)
-        return _receipt(receipts)
+        kind = request.headers.get("content-type", "")
+        return _receipt(await gathering.submit(principal.party, kind, body))
 
     @app.get("/v1/messages/{message}")
     def state(message: str, principal: Annotated[Principal, Depends(may_read)]) -> Response:
