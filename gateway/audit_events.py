@@ -4,7 +4,7 @@
 |---|---|
 | the first decision on a message | PrivacyDisclosure.Recipient: the hub took it from an agency |
 | each decision | AuthzConsent: permitted, referred or refused, under which clauses, and why |
-| the end of a delivery | PrivacyDisclosure.Source: the hub gave it to a party, or could not |
+| the end of a delivery, or its stop | PrivacyDisclosure.Source: the hub gave it to a party, or did not |
 
 The profiles speak of one patient, so an event is written for each person whom the entry is about. A person is
 the commitment that the entry holds: no name, no number, no pseudonym; whoever holds the salt can open it. The
@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from consent.entry import DECISION_KINDS, DELIVERY, referred, withheld
+from consent.entry import DECISION_KINDS, DELIVERY, STOPPED, referred, withheld
 from gateway import queries
 from gateway.explain import OUTCOMES
 from gateway.hub import Hub
@@ -61,7 +61,7 @@ def audit_events(hub: Hub, start: int, stop: int) -> Iterator[dict[str, Any]]:
                     taken = message
                     yield from _received(hub, row)
                 yield from _decided(hub, row)
-            elif kind == DELIVERY and row.body["disclosure"] in decisions:
+            elif kind in (DELIVERY, STOPPED) and row.body["disclosure"] in decisions:
                 yield from _given(hub, row, decisions[row.body["disclosure"]])
 
 
@@ -78,7 +78,7 @@ def _parts(rows: Iterable[Row], size: int = 500) -> Iterator[list[Row]]:
 
 def _disclosures(hub: Hub, part: Iterable[Row]) -> dict[int, Row]:
     """The decisions behind the deliveries in *part*, by index."""
-    wanted = sorted({row.body["disclosure"] for row in part if row.body["kind"] == DELIVERY})
+    wanted = sorted({row.body["disclosure"] for row in part if row.body["kind"] in (DELIVERY, STOPPED)})
     return queries.entries_at(hub.engine, wanted)
 
 
@@ -105,7 +105,7 @@ def _received(hub: Hub, row: Row) -> Iterator[dict[str, Any]]:
 
 def _given(hub: Hub, row: Row, decision: Row) -> Iterator[dict[str, Any]]:
     end, said = row.body, decision.body
-    was_given = end["outcome"] == "delivered"
+    was_given = end.get("outcome") == "delivered"
     custodian = _coding("http://snomed.info/sct", "159541003", "Record keeping/library clerk")
     detail = {"ledger-entry": str(decision.index), "content-commitment": said.get("content", "")}
     for number, person in enumerate(_people(said)):
@@ -131,7 +131,8 @@ def _given(hub: Hub, row: Row, decision: Row) -> Iterator[dict[str, Any]]:
             purpose=said["purpose"],
         )
         if not was_given:
-            event["outcomeDesc"] = "refused by the recipient: " + ", ".join(end.get("reasons", ()))
+            how = "stopped before it was sent" if end["kind"] == STOPPED else "refused by the recipient"
+            event["outcomeDesc"] = f"{how}: " + ", ".join(end.get("reasons", ()))
         yield event
 
 

@@ -27,10 +27,11 @@ from consent.note import TlogProof
 from consent.people import People
 from consent.placing import case_table
 from consent.subjects import Subjects, commitment, content_salt, subject_salt
-from gateway import access
-from gateway.access import AccessLog, Look, Viewer
+from consent.waiting import referral_id
+from gateway import access, queries
+from gateway.access import AccessLog, Look, Viewer, message_id
 from gateway.hub import Hub, open_hub
-from gateway.queries import Row, decisions_on, deliveries_of
+from gateway.queries import Row, decisions_on
 from gateway.settings import Settings
 from schemas.clock import rfc3339
 from schemas.database import reading
@@ -81,11 +82,13 @@ class Evidence:
 
 def of_message(hub: Hub, viewer: Viewer, message: str, source: str, path: Path, *, salts: bool) -> Evidence:
     """Writes the evidence on *message* (of *source*, "" when only one party used the id) to *path*: its
-    decisions, and how its deliveries ended. With *salts*, those that open its people and what left.
+    decisions, those of people included, and what became of its deliveries. With *salts*, those that open its
+    people and what left.
 
     Raises `NotFound`, `InvalidMessage` (several sources), and `FileExistsError`.
     """
-    recorded = _record(hub, viewer, Look("evidence", message=message, which="salts" if salts else ""), path)
+    look = Look("evidence", message=message_id(message), which="salts" if salts else "")
+    recorded = _record(hub, viewer, look, path)
     rows = decisions_on(hub.engine, message, source or None)
     senders = sorted({row.body["source"] for row in rows})
     if not rows:
@@ -95,9 +98,17 @@ def of_message(hub: Hub, viewer: Viewer, message: str, source: str, path: Path, 
             "several senders use this id",
             Problem("source", "does not say which", "use --source " + " or ".join(senders)),
         )
+    # What a person of the holder decided about it later stands under an id of its own.
+    for row in [row for row in rows if row.body["referred"]]:
+        rows += decisions_on(hub.engine, referral_id(row.body["source"], message, row.body["party"]))
     people = _people_of(hub, {case for row in rows for case in row.body["cases"]}) if salts else {}
     opened = [_opened(row, people, contents=True) for row in rows] if salts else []
-    return _write(hub, viewer, [*rows, *_ends(hub, rows)], opened, recorded, path, "message")
+    after = _afterwards(hub, rows)
+    contents = {one["index"]: one["content"] for one in opened if "content" in one}
+    for row in after:
+        if "content" in row.body and row.body["disclosure"] in contents:  # narrowed, under the same salt
+            opened.append({"index": row.index, "subjects": [], "content": contents[row.body["disclosure"]]})
+    return _write(hub, viewer, [*rows, *after], opened, recorded, path, "message")
 
 
 def of_person(
@@ -140,7 +151,7 @@ def of_person(
             "subjects": [{"person": meant, "salt": subject_salt(keys[meant], "hub", name).hex()}],
         }
     )
-    return _write(hub, viewer, [*rows, *_ends(hub, rows)], opened, recorded, path, "person")
+    return _write(hub, viewer, [*rows, *_afterwards(hub, rows)], opened, recorded, path, "person")
 
 
 def _record(hub: Hub, viewer: Viewer, look: Look, path: Path) -> int:
@@ -203,9 +214,10 @@ def _opened(row: Row, people: Mapping[str, bytes], *, contents: bool) -> dict[st
     return one
 
 
-def _ends(hub: Hub, rows: Sequence[Row]) -> list[Row]:
-    ended = deliveries_of(hub.engine, [row.body["disclosure"] for row in rows if "disclosure" in row.body])
-    return list(ended.values())
+def _afterwards(hub: Hub, rows: Sequence[Row]) -> list[Row]:
+    """How the deliveries of *rows* ended, and what was stopped, narrowed or recalled of them."""
+    found = queries.afterwards(hub.engine, [r.body["disclosure"] for r in rows if "disclosure" in r.body])
+    return [row for after in found.values() for row in after]
 
 
 def _write(

@@ -13,7 +13,7 @@ import orjson
 import sqlalchemy as sa
 
 from consent import tiles
-from consent.entry import DECISION_KINDS, DELIVERY
+from consent.entry import DECISION_KINDS, DELIVERY, NARROWED, RECALL, STOPPED
 from consent.ledger import Ledger, ledger_entry, ledger_tile
 from consent.merkle import HASH_SIZE
 from schemas.clock import NEW_ZEALAND, instant_of
@@ -60,6 +60,25 @@ def deliveries_of(engine: sa.Engine, disclosures: Sequence[str]) -> dict[str, Ro
             ledger_entry.c.kind == DELIVERY,
         )
         found.update((row.body["message"], row) for row in _rows(engine, query))
+    return found
+
+
+def afterwards(engine: sa.Engine, disclosures: Sequence[str]) -> dict[str, list[Row]]:
+    """What became of each of *disclosures* (ids), in order: stopped or narrowed before it was sent, its
+    delivery, its recall.
+    """
+    found: dict[str, list[Row]] = {}
+    for start in range(0, len(disclosures), _CHUNK):
+        query = (
+            sa.select(ledger_entry.c.idx, ledger_entry.c.entry)
+            .where(
+                ledger_entry.c.message.in_(disclosures[start : start + _CHUNK]),
+                ledger_entry.c.kind.in_((DELIVERY, STOPPED, NARROWED, RECALL)),
+            )
+            .order_by(ledger_entry.c.idx)
+        )
+        for row in _rows(engine, query):
+            found.setdefault(row.body["message"], []).append(row)
     return found
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from consent.entry import DISCLOSURE
+from consent.entry import DELIVERY, DISCLOSURE, STOPPED
 from gateway import queries
 from gateway.hub import Hub
 from schemas.clock import instant_of
@@ -29,6 +29,7 @@ KINDS: Mapping[str, str] = {
     "received-by-other": "somebody else received it than the one to whom it was released",
     "received-not-released": "received, and the ledger knows no such release",
     "digest-differs": "what was received is not what was released",
+    "stopped-yet-received": "it was stopped before it was sent, and received",
     "refused-yet-received": "the hub says that the recipient refused it, and it was received",
     "released-not-received": "the hub says that it was delivered, and nobody says that it was received",
     "received-not-recorded": "received, and the ledger does not say yet how the delivery ended",
@@ -141,7 +142,7 @@ def _compare(
     say: Callable[..., None],
 ) -> None:
     ids = [row.body["disclosure"] for row in part]
-    ended = queries.deliveries_of(hub.engine, ids)
+    after = queries.afterwards(hub.engine, ids)
     marks = ",".join("?" * len(ids))
     received: dict[str, list[tuple[str, str, str]]] = {}
     rows = table.execute(
@@ -154,19 +155,26 @@ def _compare(
     for row in part:
         said = row.body
         found.released += 1
-        end = ended.get(said["disclosure"])
-        _one(row, end.body["outcome"] if end else "", received.get(said["disclosure"], []), found, say)
+        outcome, content = "", said["content"]
+        for later in after.get(said["disclosure"], ()):
+            if later.body["kind"] == DELIVERY:
+                outcome = later.body["outcome"]
+            elif later.body["kind"] == STOPPED:
+                outcome = STOPPED
+            content = later.body.get("content", content)  # narrowed: less left than was decided first
+        _one(row, outcome, content, received.get(said["disclosure"], []), found, say)
 
 
 def _one(
     row: queries.Row,
     outcome: str,
+    content: str,
     receipts: list[tuple[str, str, str]],
     found: Reconciled,
     say: Callable[..., None],
 ) -> None:
-    """Compares one release, whose delivery came to *outcome* ("" while it is on its way), with its
-    receipts.
+    """Compares one release of *content* (committed), whose delivery came to *outcome* ("" while it is on its
+    way), with its receipts.
     """
     delivery, party = row.body["disclosure"], row.body["party"]
     mine = [receipt for receipt in receipts if receipt[0] == party]
@@ -182,8 +190,9 @@ def _one(
     wrong = [
         kind
         for kind, is_so in (
-            ("digest-differs", any(d and d != row.body["content"] for _, d, _ in mine)),
-            ("refused-yet-received", outcome not in ("", "delivered")),
+            ("digest-differs", any(d and d != content for _, d, _ in mine)),
+            ("stopped-yet-received", outcome == STOPPED),
+            ("refused-yet-received", outcome not in ("", "delivered", STOPPED)),
             ("received-not-recorded", outcome == ""),
             ("received-twice", len({d for _, d, _ in mine}) > 1),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import command
+from gateway import command, queries
 from gateway.hub import Hub
 from gateway.queries import between
 from gateway.reconcile import KINDS, Difference, Reconciled, reconcile
@@ -141,30 +141,44 @@ def test_receipts_from_outside_the_period_are_no_difference(
     assert [one.kind for one in compared(hub, tmp_path, wrong, start=later)[1]] == ["received-by-other"]
 
 
-def test_refused_or_unrecorded_and_yet_received(
-    hub: Hub, released: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("later", "kinds", "waiting"),
+    [
+        pytest.param([{"kind": "delivery", "outcome": "refused"}], ["refused-yet-received"], 0, id="refused"),
+        pytest.param([{"kind": "stopped"}], ["stopped-yet-received"], 0, id="stopped"),
+        pytest.param([], ["received-not-recorded"], 1, id="on its way"),
+        pytest.param(
+            [{"kind": "narrowed", "content": "0" * 64}, {"kind": "delivery", "outcome": "delivered"}],
+            ["digest-differs"],
+            0,
+            id="narrowed",
+        ),
+    ],
+)
+def test_what_became_of_a_release_counts(
+    hub: Hub,
+    released: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    later: list[dict[str, str]],
+    kinds: list[str],
+    waiting: int,
 ) -> None:
-    from gateway import queries  # noqa: PLC0415
-
-    ended = queries.deliveries_of
+    afterwards = queries.afterwards
     first = released[0]["disclosure"]
 
-    def refused(*given: Any) -> dict[str, queries.Row]:
-        found = ended(*given)
-        if first in found:
-            found[first] = queries.Row(found[first].index, {**found[first].body, "outcome": "refused"})
-        return found
+    def changed(*given: Any) -> dict[str, list[queries.Row]]:
+        found = afterwards(*given)
+        return {**found, first: [queries.Row(0, body) for body in later]} if first in found else found
 
-    monkeypatch.setattr(queries, "deliveries_of", refused)
-    _, told = compared(hub, tmp_path, receipts_of(released))
-    assert [one.kind for one in told] == ["refused-yet-received"]
-    monkeypatch.setattr(
-        queries, "deliveries_of", lambda *given: {k: v for k, v in ended(*given).items() if k != first}
-    )
-    found, told = compared(hub, tmp_path, receipts_of(released))
-    assert [one.kind for one in told] == ["received-not-recorded"]
-    found, told = compared(hub, tmp_path, receipts_of(released)[1:])
-    assert (told, found.waiting) == ([], 1)
+    monkeypatch.setattr(queries, "afterwards", changed)
+    rows = receipts_of(released)
+    assert [one.kind for one in compared(hub, tmp_path, rows)[1]] == kinds
+    if later and later[-1].get("outcome") != "delivered":
+        assert compared(hub, tmp_path, rows[1:])[1] == []
+    if kinds == ["digest-differs"]:
+        assert compared(hub, tmp_path, change(rows, "digest", "0" * 64))[1] == []
+    assert compared(hub, tmp_path, rows[1:])[0].waiting == waiting
 
 
 @pytest.mark.parametrize(

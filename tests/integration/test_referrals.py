@@ -14,9 +14,13 @@ from rich.console import Console
 from consent import waiting
 from consent.agreement import Agreements
 from consent.referral import REQUEST, State
+from consent.verify import verify
 from consent.waiting import Row, kept_submission
+from gateway import evidence
+from gateway.access import Viewer
 from gateway.explain import explain, outward, print_explanation
 from gateway.hub import Hub, agreements_folder, open_hub
+from gateway.queries import decisions_on
 from gateway.referrals import Person, Referrals
 from gateway.settings import Settings
 from schemas.errors import AlreadyDecided, InvalidMessage, NotFound
@@ -153,6 +157,20 @@ def test_guard_holds_against_an_approval(hub: Hub, referrals: Referrals) -> None
     assert referrals.approve(row.id, OFFICER, scrubbed=True) is State.PART
     (entry,) = entries(hub, row.id)
     assert "ADDR-SAFE" not in json.dumps(entry["given"])
+
+
+def test_evidence_on_the_message_holds_what_a_person_approved(
+    hub: Hub, referrals: Referrals, tmp_path: Path
+) -> None:
+    row = to(referrals, "oranga-tamariki")
+    referrals.approve(row.id, OFFICER, scrubbed=True)
+    hub.exchange.finish()
+    who = Viewer("0" * 32, "police", "ADM-ACCESS", "AR-2026-31")
+    made = evidence.of_message(hub, who, row.message, "", tmp_path / "e", salts=True)
+    (approved,) = decisions_on(hub.engine, row.id)
+    report = verify(made.path, str(hub.settings.data / "ledger.vkey"))
+    assert report.ok
+    assert approved.index in {index for index, _ in report.opened}
 
 
 def test_guards_are_asked_again_at_the_moment_of_approval(hub: Hub, referrals: Referrals) -> None:
