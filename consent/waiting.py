@@ -396,6 +396,7 @@ def rows(
     holder: str = "",
     messages: Iterable[str] | None = None,
     only_open: bool = False,
+    state: State | None = None,
     due_before: str = "",
     case: str = "",
     limit: int = 10_000,
@@ -410,6 +411,8 @@ def rows(
         query = query.where(referral.c.holder == holder)
     if only_open:
         query = query.where(referral.c.state.in_([s.value for s in OPEN]))
+    if state is not None:
+        query = query.where(referral.c.state == state.value)
     if due_before:
         query = query.where(referral.c.due < due_before)
     if case:

@@ -271,7 +271,7 @@ class Referrals:
             in_sequence(connection)
             late = [
                 row
-                for row in waiting.rows(connection, only_open=True, due_before=at)
+                for row in waiting.rows(connection, state=State.WAITING, due_before=at)
                 if (state := rules.escalated(row.standing, now)) is not None
                 and waiting.end(connection, row, state, "", at)
             ]

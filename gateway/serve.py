@@ -102,7 +102,7 @@ def _carry(hub: Hub) -> _Step:
 
 
 def _watch(hub: Hub) -> _Step:
-    """Escalates what nobody decided in time, once a minute."""
+    """Escalates what nobody decided in time, and shows what waits as metrics, once a minute."""
     referrals, next_at = Referrals(hub), [0.0]
 
     def step(seconds: float) -> int:
@@ -110,7 +110,9 @@ def _watch(hub: Hub) -> _Step:
             time.sleep(seconds)
             return 0
         next_at[0] = time.monotonic() + _WATCH_SECONDS
-        return len(referrals.escalate())
+        late = referrals.escalate()
+        hub.telemetry.show_waiting(referrals.counts())
+        return len(late)
 
     return step
 

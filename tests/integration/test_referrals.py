@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from gateway.explain import explain, outward, print_explanation
 from gateway.hub import Hub, agreements_folder, open_hub
 from gateway.queries import decisions_on
 from gateway.referrals import Person, Referrals
+from gateway.serve import _steps
 from gateway.settings import Settings
 from schemas.errors import AlreadyDecided, InvalidMessage, NotFound
 from tests.acceptance.faults import folder_in_memory
@@ -343,3 +345,19 @@ def test_sender_hears_of_what_its_own_person_released(hub: Hub, referrals: Refer
     assert after is not None
     states = {r["party"]: r["state"] for r in after["recipients"]}
     assert states["corrections"] == "on its way"
+
+
+def test_exchange_escalates_and_shows_what_waits(folder: Path) -> None:
+    time = [now()]
+    with open_hub(Settings(data=folder), clock=lambda: time[0]) as hub:
+        sent(hub, "police", an_episode())
+        time[0] += timedelta(days=9)
+        step = _steps(hub, ("exchange",))["deadlines"]
+        assert step(0.0) == len(Referrals(hub).open("police"))
+        assert step(0.0) == 0
+        shown = hub.telemetry.registry.get_sample_value
+        labels = {"what": "release", "holder": "police", "state": "overdue"}
+        assert shown("isr_waiting", labels) == len(Referrals(hub).open("police"))
+        hub.exchange.finish()
+        notices = [json.loads(n) for n in received(hub, "police") if b"referrals-overdue" in n]
+        assert [n["event"]["notice"]["count"] for n in notices] == [len(Referrals(hub).open("police"))]
