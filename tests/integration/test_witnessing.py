@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from adapters.adapter import Native
+from broker.broker import deliveries_to
 from consent.copies import open_copy
 from consent.ledger import Checkpoint, Signer
 from consent.merkle import CompactRange, consistency_proof, leaf_hash
@@ -359,3 +360,21 @@ def test_processes_of_the_hub_ask_the_witnesses_and_release_what_waited(
         assert main(["witness", "status"]) == 0
     assert main(["monitor", str(folder), "--key", str(folder / "ledger.vkey"), "--state", str(tmp_path / "s"),
                  "--policy", str(path)]) == 0  # fmt: skip
+
+
+def test_delivery_that_no_witness_has_covered_does_not_leave_the_queue_for_the_agency(tmp_path: Path) -> None:
+    """As if the key were stolen: published under a good signature, which no witness has seen."""
+    folder = tmp_path / "hub"
+    vkey = made_key(folder)
+    process = Process(tmp_path / "w", init(tmp_path / "w", "w.test", [vkey]), free_ports(1)[0])
+    path = policy(tmp_path / "policy", [process], "all")
+    with small_hub(folder) as hub:
+        record = Native(json.dumps(episode()).encode(), "application/json", "in.json")
+        assert hub.exchange.accept("police", [record])[0].accepted
+        assert hub.exchange.carry() == 1
+        waiting = sum(hub.broker.depth(deliveries_to(party)) for party in hub.agreements.parties)
+        assert waiting > 0
+    with small_hub(folder, witnesses=path, unwitnessed="hold") as hub:
+        hub.exchange.finish()
+        assert delivered(hub) == 0
+        assert [letter.error["code"] for letter in hub.broker.dead_letters()] == ["unproved"] * waiting
