@@ -1,8 +1,10 @@
 """The witness answers as its specification says, never signs a fork, and the monitor remembers."""
 
+import contextlib
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -231,3 +233,27 @@ def test_witness_cosigns_no_absurd_size_without_a_proof_that_leads_there(witness
     assert witness.add_checkpoint(request(5, path, absurd)).status == 422
     assert witness.add_checkpoint(request(5, [*path, bytes(32)], absurd)).status == 400
     assert witness.latest(ORIGIN) == checkpoint(5)
+
+
+def test_witness_compares_and_stores_as_one_step(witness: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have compared before either stores, if they can: they must not be able to."""
+    assert witness.add_checkpoint(body(0, 5)).status == 200
+    both, compared = threading.Barrier(2), Witness._compare
+
+    def compare(self: Witness, *given: Any) -> Answer | None:
+        refused = compared(self, *given)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return refused
+
+    monkeypatch.setattr(Witness, "_compare", compare)
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda new=new: statuses.append(witness.add_checkpoint(body(5, new)).status))
+        for new in (6, 7)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 409]
