@@ -2,7 +2,8 @@
 break-glass, duties.
 
 They work without JavaScript. One page alone shows something of a message: a referral's draft, to a person of
-the agency that sent it, after that look is in the ledger.
+the agency that sent it, after that look is in the ledger. Another shows what somebody wrote: the reason of an
+override, to whoever reviews it.
 """
 
 import re
@@ -17,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from consent.clause import THREATS
 from consent.duty import CHANNELS, CONSULT, DISPOSITIONS, NOTIFY
 from consent.override import FINDINGS
+from consent.override import State as OverrideState
 from consent.referral import CAPACITIES, REASONS, RELEASE, State, is_overdue
 from consent.waiting import Row
 from gateway import queries
@@ -71,6 +73,7 @@ def add_pages(app: FastAPI, hub: Hub, show: _Show, guarded: Callable[[str, str, 
         ("referral", pages.referral),
         ("register", pages.register),
         ("overrides", pages.overrides),
+        ("override", pages.reason),
         ("duties", pages.duties),
     ):
         app.add_api_route(f"/console/{path}", guarded(DECIDE, path, make), methods=["GET"])
@@ -196,6 +199,15 @@ class _OfficerPages:
             wrong=wrong,
             form=getattr(request.state, "form", {}),
             done=_word(request.query_params.get("done", "")),
+        )
+
+    def reason(self, request: Request) -> Response:
+        """Why one override was opened, in the words of who opened it, for whoever reviews it."""
+        found = self._overrides.find(id=request.query_params.get("id", ""))
+        if not found or found[0].state is OverrideState.REFUSED:
+            raise NotFound
+        return self._show(
+            "override.html", one=found[0], reason=self._overrides.reason(found[0].id), threats=THREATS
         )
 
     def override(self, request: Request) -> Response:

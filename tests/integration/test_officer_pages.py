@@ -166,6 +166,11 @@ def test_forms_open_and_review_an_override(hub: Hub, case: str, browse: Browse) 
     page = browse("overrides", "health").text
     assert made.id in page
     assert REASON not in page
+    why = browse(f"override?id={made.id}", "health")
+    assert REASON in why.text
+    looks = [json.loads(e) for e in hub.ledger.entries(0, 10_000)]
+    assert [e["message"] for e in looks if e.get("what") == "override"][-1] == made.id
+    assert browse("override?id=nobody", "health").status_code == 404
     found = {"act": "review", "id": made.id, "finding": "justified", "capacity": "privacy-officer"}
     assert browse("overrides", data=found).status_code == 422  # the same officer
     reviewed = browse("overrides", "health", data=found)
