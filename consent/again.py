@@ -61,32 +61,50 @@ def is_less(
     agreement does not make wrong what was right.
     """
     question = asked.question
-    held = {
-        ref: f | {_NUMBER} if party.agency in asked.numbered.get(ref, ()) else f
-        for ref, f in question.holdings.items()
-    }
+    held = held_by(asked, party, question.roles)
     before = decide(agreements, replace(question, holdings=held), party)
     if not before.given:
         return False
     then = {case.id: case for case in question.cases}
     as_then = {id: _knowing(then[id], case) if id in then else case for id, case in now.items()}
     roles = roles_now(question, as_then, turned)
-    changes = {
-        ref: reclassified(question.type, role, roles[ref])
-        for ref, role in question.roles.items()
-        if roles.get(ref, role) != role
-    }
-    reheld = {
-        ref: frozenset(t for f in facets for t in changes[ref].get(f, ())) if ref in changes else facets
-        for ref, facets in held.items()
-    }
+    reheld = held_by(asked, party, roles)
     after = decide(agreements, asked_now(question, as_then, elsewhere, reheld, roles), party)
     return any(
         _RANK[after.given.get(ref, {}).get(target, "")] < _RANK[view]
         for ref, facets in before.given.items()
         for facet, view in facets.items()
-        for target in (changes[ref].get(facet, {facet}) if ref in changes else {facet})
+        for target in _in_role(question, ref, {facet}, roles)
     )
+
+
+def held_by(asked: Asked, party: Party, roles: Mapping[str, str]) -> dict[str, frozenset[Facet]]:
+    """What the message held about each ref when *party* was decided on, its own number from the crosswalk
+    included, in the classes that it has about people in *roles*.
+
+    All of it, and not what is left for the party: that a person was numbered, or said how contact is safe, a
+    guard asks of the message and not of the copy.
+    """
+    question = asked.question
+    return {
+        ref: _in_role(
+            question,
+            ref,
+            facets | {_NUMBER} if party.agency in asked.numbered.get(ref, ()) else facets,
+            roles,
+        )
+        for ref, facets in question.holdings.items()
+    }
+
+
+def _in_role(
+    question: Question, ref: str, facets: Iterable[Facet], roles: Mapping[str, str]
+) -> frozenset[Facet]:
+    role = question.roles.get(ref, "")
+    if not ref or roles.get(ref, role) == role:
+        return frozenset(facets)
+    turned = reclassified(question.type, role, roles[ref])
+    return frozenset(target for facet in facets for target in turned.get(facet, ()))
 
 
 def _knowing(then: Case, now: Case) -> Case:

@@ -31,7 +31,7 @@ from consent.recalls import Task
 from consent.register import Register
 from gateway.telemetry import Telemetry
 from schemas.canonical import canonical_trusted
-from schemas.catalogue import Catalogue, holdings
+from schemas.catalogue import Catalogue
 from schemas.clock import Clock, rfc3339
 from schemas.database import reading
 from schemas.errors import Unproved
@@ -196,9 +196,8 @@ class Recheck:
         roles = again.roles_now(question, now, placed.roles)
         data = _in_roles(message.data, roles)
         kind = self._catalogue[message.type]
-        _, held = holdings(kind.shape, data)
-        facets = {ref: frozenset(f) for ref, f in held.items()}
-        put = again.asked_now(question, now, placed.elsewhere, facets, roles)
+        held = again.held_by(asked, recipient, roles)
+        put = again.asked_now(question, now, placed.elsewhere, held, roles)
         decision = decide(agreements, replace(put, at=self._clock()), recipient)
         return minimise(kind.shape, data, decision, roles, {}), decision
 

@@ -172,14 +172,16 @@ def test_nothing_is_asked_again_while_nothing_changes(hub: Hub) -> None:
     assert again == []
 
 
-def test_waiting_delivery_is_narrowed_when_the_recipient_turns_out_to_be_in_conflict(hub: Hub) -> None:
+def test_waiting_delivery_is_stopped_when_the_recipient_turns_out_to_be_in_conflict(hub: Hub) -> None:
     send(hub, "police", episode())
     case = entries(hub, "disclosure")[0]["cases"][0]
     send(hub, "fss", conflict(case, "health"))
     hub.exchange.finish()
 
     stopped = [e for e in entries(hub, "stopped") if e["party"] == "health"]
-    assert [e["reasons"] for e in stopped] == [["V7"]]
+    assert ["V7" in e["guards"] for e in stopped] == [True]
+    # Everybody else was asked about again too, and is given what was decided.
+    assert {e["party"] for e in entries(hub, "stopped", "narrowed")} == {"health"}
     assert not any("Mārama" in text for text in received(hub, "health"))
     assert any("Mārama" in text for text in received(hub, "oranga-tamariki"))
 
