@@ -52,7 +52,7 @@ def run(given: argparse.Namespace, settings: Settings, out: Console) -> int:
     if given.json:
         print(json.dumps({"classes": [one.as_json() for one in found], "holds": standing}, indent=2))
     else:
-        out.print(_table(found, given.action == "list"))
+        out.print(_lines(found))
         for one in standing:
             due = f", to be decided by {one['due']}" if one["due"] else ""
             about = f"{one['reason']} {one['reference']} ({one['scope']})"
@@ -121,19 +121,23 @@ def _refs(given: argparse.Namespace, hub: Hub, scope: str) -> list[str]:
     return [ref]
 
 
-def _table(found: list[Disposed], is_list: bool) -> Table:
-    table = Table(title="What is due" if is_list else "What was disposed of")
-    table.add_column("class")
-    table.add_column("kept", justify="right")
-    table.add_column("authority")
-    for heading in ("due", "disposed", "under a hold", "care record", "unfinished"):
-        table.add_column(heading, justify="right")
+def _lines(found: list[Disposed]) -> Table:
+    """One row a class: what is kept how long, on whose authority, and what that came to."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
     for one in found:
         authority = one.rule.authority
+        kept = f"{one.rule.days:,} days from {one.rule.since}, {authority.id}"
+        counts = (
+            (one.due, "due"),
+            (one.disposed, "disposed of"),
+            (one.held, "under a hold"),
+            (one.care, "care records"),
+            (one.busy, "unfinished"),
+        )
+        said = ", ".join(f"{n:,} {word}" for n, word in counts if n or word == "due")
         table.add_row(
-            one.rule.id,
-            f"{one.rule.days} days from {one.rule.since}",
-            authority.id if authority.in_force else f"{authority.id}, not in force: nothing goes",
-            *(f"{n:,}" for n in (one.due, one.disposed, one.held, one.care, one.busy)),
+            one.rule.id, f"{kept}{'' if authority.in_force else ' (not in force: all is kept)'}: {said}"
         )
     return table
