@@ -80,6 +80,8 @@ def print_year(found: dict[str, Any], out: Console) -> None:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{number(each)} {name}" for name, each in value.items())
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 

@@ -14,6 +14,7 @@ import pytest
 from broker.broker import Outgoing
 from broker.rabbitmq import RabbitBroker
 from consent import inputs
+from consent.entry import DECISION_KINDS
 from consent.ledger import Written
 from consent.policy import decide_each
 from gateway.bench import relays
@@ -129,10 +130,12 @@ def test_year_arrives_whole_and_verifies(addresses: Addresses, engine: str) -> N
 
     assert found["complete"]
     assert found["submissions"] == 30
-    assert found["disclosures"] == found["delivered"] > 30
+    assert found["disclosures"] > 30
     assert found["ledger"]["verified"]
-    # An entry for each decision, and one for the end of each delivery.
-    assert found["ledger"]["entries"] == sum(found["decisions"].values()) + found["delivered"]
+    kinds = found["ledger"]["kinds"]
+    assert kinds["delivery"] == found["delivered"]
+    # The hub's own messages (a recall, when a role changes late) are in the ledger besides.
+    assert sum(kinds.get(kind, 0) for kind in DECISION_KINDS) >= sum(found["decisions"].values()) > 30
     assert min(found["disk_mb"]["database"], *found["peak_mb"].values()) > 0
     assert left(addresses) == []
 
