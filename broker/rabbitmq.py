@@ -148,7 +148,8 @@ class RabbitBroker:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._parameters = pika.URLParameters(url)
-        self._parameters.heartbeat = 30
+        # A host that is gone is noticed after two of them: so long its submissions wait for another exchange.
+        self._parameters.heartbeat = 15
         self._parameters.client_properties = {"connection_name": "isr-hub"}
         if tls is not None:
             self._parameters.ssl_options = pika.SSLOptions(tls, self._parameters.host)

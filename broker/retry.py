@@ -29,6 +29,7 @@ _HUB_UNFIT = (LedgerContradiction, BadAgreement, BadCatalogue, BadSettings)
 _SERVER_AWAY = (
     sqlalchemy.exc.OperationalError,  # connection lost, lock not had, deadlock, disk full
     sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.InternalError,  # transaction ended by the server's timeout, a standby that takes no writes
     sqlalchemy.exc.TimeoutError,  # no free connection in the pool
     pika.exceptions.AMQPConnectionError,
     pika.exceptions.ConnectionWrongStateError,

@@ -143,10 +143,13 @@ class Ledger:
 
         Raises `LedgerContradiction`, saying how to mend it; the hub MUST NOT run then.
         """
-        with self._engine.begin() as connection:
-            if connection.execute(sa.select(ledger_head.c.size)).first() is None:
-                if connection.execute(sa.select(ledger_entry.c.idx).limit(1)).first() is not None:
-                    raise LedgerContradiction(f"There are ledger entries but no head row. {RESTORE}.")
+        # Other processes may be appending: what is compared is read at one moment.
+        with self._reading.connect() as connection:
+            is_new = connection.execute(sa.select(ledger_head.c.size)).first() is None
+            if is_new and connection.execute(sa.select(ledger_entry.c.idx).limit(1)).first() is not None:
+                raise LedgerContradiction(f"There are ledger entries but no head row. {RESTORE}.")
+        if is_new:
+            with self._engine.begin() as connection:
                 self._write(connection, _INSERT_HEAD, [(0, b"", merkle.EMPTY_ROOT)])
         with self._reading.connect() as connection:
             self._check(connection)

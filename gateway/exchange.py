@@ -431,14 +431,8 @@ class Exchange:
         # ‖ The recipient has them. A crash here sends them again under the same delivery ids, which has no
         # second effect there.
         settled = [(d, a) for d, a in zip(waiting, answers, strict=True) if not isinstance(a, NotSent)]
-        at = rfc3339(self._clock())
         if settled:
-            with self._engine.begin() as connection:
-                self._ledger.append(
-                    connection, [delivered_entry(party, d.headers, answer, at) for d, answer in settled]
-                )
-                has = [d.headers["id"] for d, answer in settled if answer is None]
-                self._recheck.sent(connection, has, verdict.seen)
+            self._record(party, settled, verdict.seen)
         # ‖ The outcome is in the ledger. A crash here redelivers; the look-up above then only acknowledges.
         self._broker.ack(again + stopped + [d for d, answer in settled if answer is None])
         refused = [(d, answer.as_json()) for d, answer in settled if answer is not None]
@@ -448,6 +442,21 @@ class Exchange:
         for _, answer in settled:
             self._telemetry.deliveries.labels(party, "delivered" if answer is None else "refused").inc()
         return len(settled) + len(again) + len(stopped)
+
+    def _record(self, party: str, settled: Sequence[tuple[Delivery, HubError | None]], seen: int) -> None:
+        """Writes the outcomes of *settled*, each once: another process may have had the same deliveries, from
+        a queue that took this one for dead, or its last commit may have come through after it was killed.
+        """
+        at = rfc3339(self._clock())
+        with self._engine.begin() as connection:
+            in_sequence(connection, of=deliveries_to(party))
+            known = self._ledger.delivered(connection, [d.headers["id"] for d, _ in settled])
+            fresh = [(d, answer) for d, answer in settled if d.headers["id"] not in known]
+            self._ledger.append(
+                connection, [delivered_entry(party, d.headers, answer, at) for d, answer in fresh]
+            )
+            has = [d.headers["id"] for d, answer in fresh if answer is None]
+            self._recheck.sent(connection, has, seen)
 
     def _put_back(self, unsent: Sequence[Delivery]) -> None:
         """Back into the queue, each attempt's deliveries together: one round for a backlog that waits for one

@@ -22,6 +22,10 @@ metadata = sa.MetaData(
 BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
+_CONNECT_SECONDS = 10
+_GONE_SECONDS = 30  # a host that acknowledges nothing for so long is gone, says either side
+
+
 def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
     """An engine on *url*.
 
@@ -29,9 +33,9 @@ def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
     transaction takes the write lock at its start, because a read that is later upgraded fails at once when
     another writer came between. Deleted content is overwritten, since it may be somebody's address.
     Errors do not repeat the parameters of a statement: they would carry bodies into logs.
-    PostgreSQL gets lock and statement timeouts, so that a stuck peer becomes an error and not a silence, and
-    ends a transaction that stands idle: a writer that was cut off, or stopped, must not keep the ledger's
-    head locked until its connection is missed.
+    PostgreSQL gets timeouts for every way in which nothing may come back, so that a stuck peer becomes an
+    error and not a silence: a lock, a statement, a connection attempt, a host that is gone. And it ends a
+    transaction of a process that stopped in the middle, whose locks would keep all others waiting.
     """
     if url.startswith("sqlite"):
         engine = sa.create_engine(
@@ -43,13 +47,25 @@ def open_database(url: str, *, lock_timeout_seconds: float = 10.0) -> sa.Engine:
         event.listen(engine, "begin", _begin_immediate)
         return engine
     milliseconds = int(lock_timeout_seconds * 1000)
+    server = {
+        "lock_timeout": milliseconds,
+        "statement_timeout": milliseconds * 6,
+        # Longer than the outbox's transaction waits for RabbitMQ's confirms, which is the longest pause.
+        "idle_in_transaction_session_timeout": _GONE_SECONDS * 2 * 1000,
+        "tcp_user_timeout": _GONE_SECONDS * 1000,
+        "tcp_keepalives_idle": _GONE_SECONDS // 2,
+        "tcp_keepalives_interval": _GONE_SECONDS // 6,
+    }
     return sa.create_engine(
         url,
         hide_parameters=True,
         pool_pre_ping=True,
         connect_args={
-            "options": f"-c lock_timeout={milliseconds} -c statement_timeout={milliseconds * 6} "
-            f"-c idle_in_transaction_session_timeout={milliseconds * 6}"
+            "options": " ".join(f"-c {name}={value}" for name, value in server.items()),
+            "connect_timeout": _CONNECT_SECONDS,
+            "tcp_user_timeout": _GONE_SECONDS * 1000,
+            "keepalives_idle": _GONE_SECONDS // 2,
+            "keepalives_interval": _GONE_SECONDS // 6,
         },
     )
 
@@ -115,7 +131,11 @@ def _binary_type(column: sa.Column[Any]) -> str:
 
 
 def reading(engine: sa.Engine) -> sa.Engine:
-    """*engine* for transactions that only read; on SQLite they then never wait for a writer."""
+    """*engine* for transactions that only read: each sees one moment of the database, whatever others
+    commit meanwhile, and waits for no writer."""
+    if engine.dialect.name == "postgresql":
+        # By default each statement would see another moment: a ledger's head and last entry would not agree.
+        return engine.execution_options(reading=True, isolation_level="REPEATABLE READ")
     return engine.execution_options(reading=True)
 
 
@@ -132,11 +152,17 @@ def answers(engine: sa.Engine) -> bool:
 _SEQUENCE = 0x6973_725F_7365_7175  # "isr_sequ": PostgreSQL's advisory locks are numbers
 
 
-def in_sequence(connection: sa.Connection) -> None:
+def in_sequence(connection: sa.Connection, of: str = "") -> None:
     """Lets one transaction at a time go on from here, in the whole database; the others wait until it ends.
+    With *of*, one of those with the same name.
 
     For a transaction that reads what it then changes: call it first, so that it sees all that the one before
     committed. On SQLite every writing transaction is in sequence from its start.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SEQUENCE)))
+        if of:
+            # The form with two numbers never meets the one with one.
+            lock = sa.func.pg_advisory_xact_lock(_SEQUENCE >> 32, sa.func.hashtext(of))
+        else:
+            lock = sa.func.pg_advisory_xact_lock(_SEQUENCE)
+        connection.execute(sa.select(lock))
