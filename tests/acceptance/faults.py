@@ -91,8 +91,8 @@ class Faults:
 
     def wrap(self, engine: sa.Engine) -> None:
         """Puts the faults around the commits of *engine* (SQLite)."""
-        event.listen(engine, "begin", _forget)
-        event.listen(engine, "before_cursor_execute", _note)
+        event.listen(engine, "begin", forget)
+        event.listen(engine, "before_cursor_execute", note)
         commit = engine.dialect.do_commit
 
         def do_commit(connection: Any) -> None:
@@ -105,11 +105,12 @@ class Faults:
         engine.dialect.do_commit = do_commit  # type: ignore[assignment,method-assign]  # this engine's own dialect
 
 
-def _forget(connection: sa.Connection) -> None:
+def forget(connection: sa.Connection) -> None:
+    """Begins to note what a transaction writes."""
     connection.info["written"] = {}
 
 
-def _note(
+def note(
     connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
 ) -> None:
     if found := _WRITE.match(statement):

@@ -1,0 +1,181 @@
+"""Private servers that the tests stop hard and start again in place, with the data that they had."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pika
+import pika.exceptions
+import psycopg
+
+from gateway.sandbox.servers import RABBITMQ_PROGRAMS, START_SECONDS
+from tests import servers
+from tests.servers import RabbitServer, driver_url
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Private servers that may be stopped: what their URLs are, and what stops them."""
+
+    rabbit: RabbitServer
+    database_url: str
+    rabbitmq: "Breakable"
+    postgresql: "Breakable"
+
+
+@contextlib.contextmanager
+def private(server: RabbitServer, database_url: str) -> Iterator[Servers]:
+    """*server* and the PostgreSQL at *database_url* where they are private ones, else new ones beside those
+    that are not: nobody stops a server that belongs to somebody. Raises `UnavailableError`."""
+    with contextlib.ExitStack() as stack:
+        if server.environment is None:
+            server = stack.enter_context(servers.private_rabbitmq())
+        if not servers.is_private(database_url):
+            database_url = stack.enter_context(servers.private_postgresql())
+        found = Servers(server, database_url, rabbitmq(server), postgresql(database_url))
+        stack.callback(found.rabbitmq.close)
+        stack.callback(found.postgresql.close)
+        yield found
+
+
+class Breakable:
+    """A server process that was started elsewhere. The one that started it ends it; what was started here
+    ends with `close`."""
+
+    def __init__(self, pid: Callable[[], int], start: Callable[[], "subprocess.Popen[bytes]"]) -> None:
+        self._pid, self._start = pid, start
+        self._ours: list[subprocess.Popen[bytes]] = []
+
+    def stop(self, number: signal.Signals) -> None:
+        """Sends *number* to the server and waits until the process is gone."""
+        pid = self._pid()
+        os.kill(pid, number)
+        deadline = time.monotonic() + START_SECONDS
+        while _runs(pid):
+            assert time.monotonic() < deadline
+            for process in self._ours:
+                process.poll()
+            time.sleep(0.01)
+
+    def start(self, answers: Callable[[], bool]) -> None:
+        """Starts it again, and waits until it *answers*."""
+        process = self._start()
+        self._ours.append(process)
+        deadline = time.monotonic() + START_SECONDS
+        while not answers():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def pause(self, number: signal.Signals) -> None:
+        """Sends *number* (SIGSTOP, SIGCONT) to the server and its children."""
+        pid = self._pid()
+        for each in (pid, *_children(pid)):
+            os.kill(each, number)
+
+    def close(self) -> None:
+        """Ends what was started here."""
+        for process in self._ours:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def rabbitmq(server: RabbitServer) -> Breakable:
+    """The private RabbitMQ *server*."""
+    environment = server.environment or {}
+    pid_file = Path(environment["RABBITMQ_PID_FILE"])
+
+    def start() -> "subprocess.Popen[bytes]":
+        with (pid_file.parent / "again.out").open("ab") as log:
+            return subprocess.Popen(
+                [str(RABBITMQ_PROGRAMS / "rabbitmq-server")],
+                env=environment,
+                cwd=pid_file.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    return Breakable(lambda: int(pid_file.read_text()), start)
+
+
+def rabbitmq_answers(url: str) -> bool:
+    """Whether the virtual host of *url* is there."""
+    try:
+        pika.BlockingConnection(pika.URLParameters(url)).close()
+    except (pika.exceptions.AMQPError, OSError):
+        return False
+    return True
+
+
+def postgresql(url: str) -> Breakable:
+    """The private PostgreSQL at *url*."""
+    with psycopg.connect(driver_url(url)) as connection:
+        row = connection.execute("SHOW data_directory").fetchone()
+    assert row is not None
+    pid_file = Path(row[0]) / "postmaster.pid"
+    pid = int(pid_file.read_text().split()[0])
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    environment = dict(
+        line.split(b"=", 1) for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if line
+    )
+    owner = Path(f"/proc/{pid}").stat()
+    as_root = os.geteuid() == 0
+
+    def start() -> "subprocess.Popen[bytes]":
+        with (Path(row[0]).parent / "again.out").open("ab") as log:
+            return subprocess.Popen(
+                command,
+                env=environment,
+                cwd=Path(row[0]).parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                user=owner.st_uid if as_root else None,
+                group=owner.st_gid if as_root else None,
+                extra_groups=[] if as_root else None,
+            )
+
+    return Breakable(lambda: int(pid_file.read_text().split()[0]), start)
+
+
+def postgresql_answers(url: str) -> bool:
+    """Whether the database of *url* takes connections."""
+    try:
+        psycopg.connect(driver_url(url)).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def port_of(url: str) -> int:
+    """The port that *url* names."""
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def through(url: str, port: int) -> str:
+    """*url* by way of *port*."""
+    return url.replace(f":{port_of(url)}/", f":{port}/")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(each) for each in found]
