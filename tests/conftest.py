@@ -14,9 +14,31 @@ from psycopg import sql
 
 from schemas import database
 from tests import servers
+from tests.leftovers import Leftovers
+
+_LEFT = pytest.StashKey[list[str]]()
 
 
-def _missing(error: servers.UnavailableError) -> NoReturn:
+_leftovers = Leftovers()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run that leaves something behind."""
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    left = _leftovers.found(*([factory.getbasetemp()] if factory else []))
+    if left:
+        session.config.stash[_LEFT] = left
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what was left behind."""
+    for line in config.stash.get(_LEFT, []):
+        terminalreporter.write_line(f"left behind: {line}", red=True)
+
+
+def missing(error: servers.UnavailableError) -> NoReturn:
+    """Skips the test that needs what is missing; in CI fails it."""
     if os.environ.get("CI"):
         pytest.fail(str(error))
     pytest.skip(str(error))
@@ -29,7 +51,20 @@ def rabbitmq_server() -> Iterator[servers.RabbitServer]:
         with servers.rabbitmq() as server:
             yield server
     except servers.UnavailableError as error:
-        _missing(error)
+        missing(error)
+
+
+@pytest.fixture(scope="session")
+def own_rabbitmq(rabbitmq_server: servers.RabbitServer) -> Iterator[servers.RabbitServer]:
+    """A RabbitMQ on which anything may be set: nobody else uses it."""
+    if rabbitmq_server.environment is not None:
+        yield rabbitmq_server
+        return
+    try:
+        with servers.private_rabbitmq() as server:
+            yield server
+    except servers.UnavailableError as error:
+        missing(error)
 
 
 @pytest.fixture
@@ -38,7 +73,7 @@ def rabbitmq_url(rabbitmq_server: servers.RabbitServer) -> Iterator[str]:
     try:
         url = rabbitmq_server.new_virtual_host()
     except servers.UnavailableError as error:
-        _missing(error)
+        missing(error)
     yield url
     rabbitmq_server.drop_virtual_host(url)
 
@@ -50,7 +85,7 @@ def postgresql_url() -> Iterator[str]:
         with servers.postgresql() as url:
             yield url
     except servers.UnavailableError as error:
-        _missing(error)
+        missing(error)
 
 
 @pytest.fixture
@@ -82,10 +117,12 @@ def postgresql_database(postgresql_url: str, postgresql_template: str) -> Iterat
 
 @contextlib.contextmanager
 def _database(url: str, template: str) -> Iterator[str]:
-    name = f"test_{secrets.token_hex(6)}"
-    with psycopg.connect(servers.driver_url(url), autocommit=True) as connection:
+    name, admin = f"test_{secrets.token_hex(6)}", servers.driver_url(url)
+    with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
         )
-        yield sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+    yield sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+    # Connected anew: the tests of faults stop the server and start it again.
+    with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

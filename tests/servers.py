@@ -1,8 +1,11 @@
-"""The servers of the tests that need real ones: named by the environment, else private ones from
-`gateway.sandbox.servers`. `python -m tests.servers` starts both, prints their URLs and ends with Ctrl-C.
+"""The servers of the tests that need real ones: named by the environment, else on their standard ports where
+they let us in, else private ones from `gateway.sandbox.servers`.
+
+`python -m tests.servers` starts both, prints their URLs and ends with Ctrl-C.
 """
 
 import contextlib
+import functools
 import json
 import os
 import secrets
@@ -10,6 +13,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
@@ -19,6 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import psycopg
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,6 +36,15 @@ from schemas.clock import utc_now
 from schemas.errors import BadSettings as UnavailableError
 
 __all__ = ["RabbitServer", "UnavailableError", "driver_url", "free_ports", "postgresql", "rabbitmq"]
+
+MARK = "ISR_HUB_TEST_SESSION"  # in the environment of a run's processes, and in the names of its folders
+MEMORY = Path("/dev/shm")
+_ROOM = 4 * 2**30
+_STANDARD_RABBITMQ = "amqp://guest:guest@127.0.0.1:5672/%2F", "http://127.0.0.1:15672"
+_STANDARD_POSTGRESQL = (
+    "postgresql+psycopg:///postgres",  # whatever PGHOST, PGUSER and the like say
+    "postgresql+psycopg://postgres:postgres@127.0.0.1:5432/postgres",
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +58,15 @@ class RabbitServer:
     certificate: Path | None = None
     environment: dict[str, str] | None = None
 
-    def control(self, *command: str) -> None:
-        """Runs rabbitmqctl on the server; only on a private one."""
+    def control(self, *command: str) -> bytes:
+        """What rabbitmqctl says when it is run on the server; only on a private one."""
         if self.environment is None:
             raise UnavailableError("this needs a RabbitMQ of our own")
         program = [str(RABBITMQ_PROGRAMS / "rabbitmqctl"), *command]
-        subprocess.run(program, env=self.environment, check=True, capture_output=True, timeout=START_SECONDS)
+        done = subprocess.run(
+            program, env=self.environment, check=True, capture_output=True, timeout=START_SECONDS
+        )
+        return done.stdout
 
     def new_virtual_host(self) -> str:
         """The URL of a virtual host that nothing else uses. Needs the management API."""
@@ -62,6 +80,21 @@ class RabbitServer:
     def drop_virtual_host(self, url: str) -> None:
         """Removes what `new_virtual_host` made."""
         self.call("DELETE", f"/api/vhosts/{url.rsplit('/', 1)[1]}")
+
+    def close_connections(self, url: str) -> None:
+        """Has the server close every connection to the virtual host of *url*, at least one; its list of them
+        lags behind."""
+        host, cut = url.rsplit("/", 1)[1], 0
+        deadline = time.monotonic() + START_SECONDS
+        while not cut and time.monotonic() < deadline:
+            for connection in json.loads(self.call("GET", f"/api/vhosts/{host}/connections")):
+                with contextlib.suppress(urllib.error.HTTPError):  # gone meanwhile
+                    self.call("DELETE", f"/api/connections/{quote(connection['name'])}")
+                    cut += 1
+
+    def virtual_hosts(self) -> set[str]:
+        """The names of its virtual hosts. Needs the management API."""
+        return {host["name"] for host in json.loads(self.call("GET", "/api/vhosts"))}
 
     def users(self) -> set[str]:
         """The names of its users. Needs the management API."""
@@ -82,10 +115,50 @@ class RabbitServer:
 
 @contextlib.contextmanager
 def rabbitmq() -> Iterator[RabbitServer]:
-    """The RabbitMQ that `ISR_HUB_TEST_RABBITMQ_URL` names, or a private one. Raises `UnavailableError`."""
-    if url := os.environ.get("ISR_HUB_TEST_RABBITMQ_URL"):
-        yield RabbitServer(url, os.environ.get("ISR_HUB_TEST_RABBITMQ_MANAGEMENT_URL"))
+    """The RabbitMQ that is named or found, or a private one. Raises `UnavailableError`."""
+    if found := found_rabbitmq():
+        yield found
         return
+    with private_rabbitmq() as server:
+        yield server
+
+
+@functools.cache
+def found_rabbitmq() -> RabbitServer | None:
+    """The RabbitMQ that `ISR_HUB_TEST_RABBITMQ_URL` names; else the one on the standard ports whose user
+    guest may make virtual hosts."""
+    if url := os.environ.get("ISR_HUB_TEST_RABBITMQ_URL"):
+        return RabbitServer(url, os.environ.get("ISR_HUB_TEST_RABBITMQ_MANAGEMENT_URL"))
+    server = RabbitServer(*_STANDARD_RABBITMQ)
+    try:
+        told = json.loads(server.call("GET", "/api/whoami"))
+    except (OSError, ValueError):
+        return None
+    return server if "administrator" in told["tags"] else None
+
+
+@functools.cache
+def found_postgresql() -> str | None:
+    """The PostgreSQL that `ISR_HUB_TEST_POSTGRESQL_URL` names; else the one on the standard port, or where
+    libpq's variables point, if it lets us make databases."""
+    if url := os.environ.get("ISR_HUB_TEST_POSTGRESQL_URL"):
+        return url
+    for url in _STANDARD_POSTGRESQL:
+        try:
+            with psycopg.connect(driver_url(url), connect_timeout=2) as connection:
+                row = connection.execute(
+                    "SELECT rolsuper OR rolcreatedb FROM pg_roles WHERE rolname = current_user"
+                ).fetchone()
+        except psycopg.Error:
+            continue
+        if row and row[0]:
+            return url
+    return None
+
+
+@contextlib.contextmanager
+def private_rabbitmq() -> Iterator[RabbitServer]:
+    """A RabbitMQ that nobody else uses, so that it may be stopped. Raises `UnavailableError`."""
     with _folder("rabbitmq") as folder:
         [amqps] = free_ports(1)
         certificate, key = _self_signed(folder)
@@ -104,18 +177,34 @@ def rabbitmq() -> Iterator[RabbitServer]:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """The URL of the PostgreSQL that `ISR_HUB_TEST_POSTGRESQL_URL` names (its user may create databases), or
-    of a private one. Raises `UnavailableError`."""
-    if url := os.environ.get("ISR_HUB_TEST_POSTGRESQL_URL"):
+    """The URL of the PostgreSQL that is named or found, whose user may create databases, or of a private one.
+    Raises `UnavailableError`."""
+    if url := found_postgresql():
         yield url
         return
+    with private_postgresql() as url:
+        yield url
+
+
+def is_private(url: str) -> bool:
+    """Whether the PostgreSQL at *url*, as `postgresql` gave it, is a private one."""
+    return url != found_postgresql()
+
+
+@contextlib.contextmanager
+def private_postgresql() -> Iterator[str]:
+    """The URL of a PostgreSQL that nobody else uses, so that it may be stopped. Raises `UnavailableError`."""
     with _folder("postgresql") as folder, servers.postgresql(folder) as url:
         yield url
 
 
 @contextlib.contextmanager
 def _folder(name: str) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix=f"isr-hub-{name}-"))
+    # In memory where there is room: tests end processes, not the power, and the disk is what they wait for.
+    has_room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > _ROOM
+    prefix = f"isr-hub-{name}-{os.environ.get(MARK, '')}-"
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY if has_room else None))
+    path.chmod(0o711)  # PostgreSQL, which refuses to run as root, must get through
     try:
         yield path
     finally:

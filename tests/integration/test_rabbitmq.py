@@ -118,19 +118,20 @@ def test_publish_raises_unconfirmed_when_one_queue_of_the_batch_does_not_exist(b
 
 
 def test_publish_raises_unconfirmed_while_the_server_is_short_of_memory_and_consuming_goes_on(
-    rabbitmq_url: str, rabbitmq_server: servers.RabbitServer
+    own_rabbitmq: servers.RabbitServer,
 ) -> None:
-    broker = RabbitBroker(rabbitmq_url, [PARTY], publish_seconds=1.0)
+    url = own_rabbitmq.new_virtual_host()
+    broker = RabbitBroker(url, [PARTY], publish_seconds=1.0)
     broker.publish([Outgoing(POLICE, b"before", {})])
     try:
-        rabbitmq_server.control("set_vm_memory_high_watermark", "0.0000001")
+        own_rabbitmq.control("set_vm_memory_high_watermark", "0.0000001")
         with pytest.raises(Unconfirmed):
             publish_often(broker)
 
         broker.ack(take(broker, 1))
         assert broker.depth(POLICE) == 0
     finally:
-        rabbitmq_server.control("set_vm_memory_high_watermark", "0.4")
+        own_rabbitmq.control("set_vm_memory_high_watermark", "0.4")
 
     deadline = time.monotonic() + PATIENCE_SECONDS
     published = False
@@ -142,6 +143,7 @@ def test_publish_raises_unconfirmed_while_the_server_is_short_of_memory_and_cons
         except Unconfirmed:
             continue
     broker.close()
+    own_rabbitmq.drop_virtual_host(url)
 
 
 def test_messages_that_the_server_gives_up_on_are_dead_letters_too(

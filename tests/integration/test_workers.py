@@ -9,7 +9,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pika
@@ -147,9 +146,7 @@ def test_workers_lose_nothing_and_do_nothing_twice_when_killed_and_cut_off(
         send(third)
         assert cut_database(settings.database_url) > 0
         send(third)
-        rabbitmq_server.control(
-            "close_all_connections", "--vhost", urlsplit(rabbitmq_url).path[1:], "a test cuts them"
-        )
+        rabbitmq_server.close_connections(rabbitmq_url)
         send(len(parts))
 
         until(lambda: hub_is_idle(hub, accepted), first, second, adapters)
