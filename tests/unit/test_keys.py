@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import subprocess
 import sys
 import threading
 from base64 import b64encode
@@ -15,6 +16,7 @@ from consent.key_history import KeyHistory
 from consent.ledger import Ledger, Signer
 from consent.monitor import watch
 from consent.note import Checkpoint, ProofError, open_note
+from consent.single_file import single_file
 from consent.verify import verify
 from gateway import migrations
 from gateway.keys import CommandSigner, Keyring, make_key, rotate
@@ -95,6 +97,9 @@ def test_rotation_overlaps_and_every_verifier_goes_on_with_the_key_it_has(
         ledger.export(tmp_path / "out")
         assert verify(tmp_path / "out", key.vkey(), before.note).ok
     assert watch(tmp_path / "out", old.vkey(), tmp_path / "state", 1).checked == 19
+    (tmp_path / "verifier.py").write_text(single_file())
+    alone = [sys.executable, "-I", str(tmp_path / "verifier.py"), str(tmp_path / "out")]
+    assert subprocess.run([*alone, "--key", old.vkey()], capture_output=True, check=False).returncode == 0
     (entered,) = ledger.find(f"key-{new.id.hex()}")
     assert entered[0] == 10
     assert verify(settings.data, new.vkey()).kinds["key"] == 1
