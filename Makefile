@@ -30,6 +30,8 @@ bench: $(VENV)/ready-dev ## the hub's speed as ratios, measured in one run (ARGS
 	@$(HUB) bench $(ARGS)
 test: $(VENV)/ready-dev ## all tests, on real servers too
 	@$(VENV)/bin/python -m pytest $(ARGS)
+mutate: $(VENV)/ready-dev ## break the policy in one place at a time and see a test notice; some minutes
+	@$(VENV)/bin/python -m tests.mutation.mutate $(ARGS)
 lint: $(VENV)/ready-dev ## format, lint, types, floors
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
@@ -38,4 +40,4 @@ lint: $(VENV)/ready-dev ## format, lint, types, floors
 clean: ## remove what the hub made (var/); keep the environment
 	@rm -rf var
 
-.PHONY: help setup demo serve bench test lint clean
+.PHONY: help setup demo serve bench test mutate lint clean

@@ -6,9 +6,10 @@ The space is finite, so these are answers and not samples: every clause, party, 
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from functools import cache
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,6 +124,33 @@ def matrix_text(rows: Iterable[Row], role: str | None = None) -> str:
         for name in names
     ]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+_STYLE = (
+    "body{font:14px/1.4 sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
+    "td,th{border:1px solid #999;padding:.2em .5em;text-align:left;vertical-align:top}"
+    ".A{background:#cfe8cf}.R{background:#fdf3c0}.H{background:#d9e2f3}"
+)
+
+
+def matrix_html(rows: Sequence[Row], roles: Iterable[str]) -> str:
+    """A page that stands alone: for each of *roles* the classes against the kinds of recipient, and below all
+    *rows* with source, conditions and basis.
+    """
+    said = ["<!doctype html><html lang=en><meta charset=utf-8><title>Matrix of the agreements</title>"]
+    said.append(f"<style>{_STYLE}</style><h1>Who can ever learn what</h1>")
+    said.append("<p>A in full, R in the reduced view, H a person of the holder decides, - never.</p>")
+    for role in roles:
+        head, *lines = matrix_text(rows, role).splitlines()
+        kinds = "".join(f"<th>{escape(kind)}" for kind in head.split())
+        said.append(f"<h2>About {escape(role)}</h2><table><tr><th>class{kinds}")
+        for name, *letters in (line.split() for line in lines):
+            cells = "".join(f'<td class="{letter}">{letter}' for letter in letters)
+            said.append(f"<tr><th>{escape(name)}{cells}")
+        said.append("</table>")
+    said.append("<h2>By clause</h2><table><tr>" + "".join(f"<th>{name}" for name in Row._fields))
+    said += ["<tr>" + "".join(f"<td>{escape(str(value))}" for value in row) for row in rows]
+    return "\n".join([*said, "</table>"]) + "\n"
 
 
 class Change(NamedTuple):

@@ -138,6 +138,7 @@ def _agreement_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     agreements.add_argument("action", choices=("check", "matrix", *FORESIGHT, *STEPS))
     agreements.add_argument("--folder", type=Path, help="default: the agreements in force")
     agreements.add_argument("--csv", action="store_true", help="matrix as CSV")
+    agreements.add_argument("--html", action="store_true", help="matrix as a page of HTML")
     agreements.add_argument(
         "words",
         nargs="*",
@@ -258,8 +259,9 @@ def _explain(given: argparse.Namespace) -> int:
 
 def _agreements(given: argparse.Namespace) -> int:
     from consent.agreement import Agreements
-    from consent.matrix import check, matrix_csv, matrix_rows
+    from consent.matrix import check, matrix_csv, matrix_html, matrix_rows
     from gateway.hub import agreements_folder
+    from schemas.classes import SUBJECT_ROLES
 
     if given.action in FORESIGHT:
         from gateway import foresight
@@ -293,6 +295,8 @@ def _agreements(given: argparse.Namespace) -> int:
         _print_json([row._asdict() for row in rows])
     elif given.csv:
         print(matrix_csv(rows), end="")
+    elif given.html:
+        print(matrix_html(rows, SUBJECT_ROLES), end="")
     else:
         out.print(_matrix_table(rows))
     return GOOD

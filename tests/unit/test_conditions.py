@@ -23,6 +23,9 @@ NOTHING = Facts(
 )
 
 
+TASK_SERVICES_SAID = ("task", "asked", "ivs", "pos", "wsw", "lrr", "refuge")
+
+
 @pytest.mark.parametrize(
     ("name", "holds", "fails"),
     [
@@ -31,6 +34,7 @@ NOTHING = Facts(
         ("IN_CASE", {"in_case": True}, {"in_case": False}),
         ("TASKED", {"services": frozenset({"asked"})}, {"services": frozenset({"table"})}),
         ("TASKED", {"services": frozenset({"table", "ivs"})}, {"services": frozenset({"never-heard-of"})}),
+        *(("TASKED", {"services": frozenset({s})}, {"services": frozenset()}) for s in TASK_SERVICES_SAID),
         ("RISK_MEDIUM", {"risk": "medium"}, {"risk": "low"}),
         ("RISK_MEDIUM", {"risk": "high"}, {"risk": None}),
         ("RISK_HIGH", {"risk": "high"}, {"risk": "medium"}),

@@ -125,6 +125,30 @@ def codes(who: Situation, subject: Subject, of: Facet, view: str = "full") -> tu
             Subject("case", IVS),
             None,
         ),
+        # V1: to the refuge itself
+        (
+            "V1",
+            {"audience": "addressee"},
+            Subject("victim"),
+            facet("ADDR-SAFE"),
+            {"audience": "addressee"},
+            Subject("victim", frozenset({"refuge"})),
+            None,
+        ),
+        # V3: a number that stands beside the perpetrator is somebody else's
+        ("V3", {"linked": True}, Subject("perpetrator"), facet("CONTACT-V"), {}, None, None),
+        # V5: only a child has a representative
+        (
+            "V5",
+            {"kind": "GP"},
+            Subject("child", IVS, perpetrator_represents=True),
+            facet("CHILD-HH"),
+            {"kind": "GP"},
+            Subject("victim", IVS, perpetrator_represents=True),
+            None,
+        ),
+        # V10: the case as a whole has no number
+        ("V10", {}, Subject("victim"), facet("SEXUAL-SENS"), {}, Subject("case"), None),
         # V2: the middle of a zone is a home
         (
             "V2",
@@ -375,6 +399,22 @@ def test_representative_guard_asks_a_person() -> None:
         facet("HEALTH-ALERT"),
         "full",
     ) == (Effect.ASK, ("V5",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "of", "effect"),
+    [
+        ("POL", Subject("case"), facet("RESTRICT-META"), Effect.NOTHING),
+        ("POL", Subject("case"), facet("PRIV"), Effect.NOTHING),
+        ("POL", Subject("child"), facet("CHILD-HH"), Effect.NO_RELEASE),
+        ("EDU", Subject("victim"), facet("CUSTODY"), Effect.NO_RELEASE),
+        ("POL", Subject("child", IVS), facet("NOTIFIER-ID"), Effect.NO_RELEASE),
+        ("MSD", Subject("child", IVS), facet("NOTIFIER-ID"), Effect.NOTHING),
+        ("POL", Subject("victim", IVS), facet("ADDR-SAFE"), Effect.NO_RELEASE),
+    ],
+)
+def test_guard_holds_back_as_far_as_it_says(kind: str, subject: Subject, of: Facet, effect: Effect) -> None:
+    assert guarded(replace(PLAIN, kind=kind), subject, of, "full")[0] is effect
 
 
 def test_guarded_takes_the_strongest_effect_and_names_all_guards() -> None:
