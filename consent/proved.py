@@ -51,11 +51,11 @@ class Prover:
         self._keys_for, self._origin, self._is_witnessed = keys_for, origin, is_witnessed
         self._signed: dict[str, bytes] = {}  # notes whose signature was verified, with their root
 
-    def message(self, party: str, body: bytes) -> Message:
+    def message(self, party: str, body: bytes, headers: Mapping[str, str]) -> Message:
         """The message of a delivery to *party*.
 
         Raises `Unproved` unless a signed checkpoint covers an entry that released exactly this message, with
-        exactly this content, to exactly this party.
+        exactly this content, to exactly this party, and the *headers* name that message and that entry.
         """
         try:
             carried = orjson.loads(body)
@@ -63,15 +63,18 @@ class Prover:
             message = Message.from_json(event)
         except (orjson.JSONDecodeError, TypeError, LookupError, ValueError, AttributeError):
             raise _unproved("", "is not a message with its proof and salt") from None
-        entry = self._entry(proof)
+        index, entry = self._entry(proof)
+        # Nothing seals the headers, and they say what was sent before and what is asked about again.
+        if headers.get("id") != message.id or headers.get("entry") != str(index):
+            raise _unproved("", "has the headers of another delivery")
         if entry.get("party") != party or entry.get("disclosure") != message.id:
             raise _unproved("/proof", "is of another release")
         if entry.get("content") != hashlib.sha256(salt + canonical_trusted(message.data)).hexdigest():
             raise _unproved("/message/data", "is not what the ledger's entry commits to")
         return message
 
-    def _entry(self, text: str) -> Mapping[str, Any]:
-        """The entry that the proof in *text* is of."""
+    def _entry(self, text: str) -> tuple[int, Mapping[str, Any]]:
+        """The entry that the proof in *text* is of, and its index."""
         try:
             proof = TlogProof.decode(text)
             root, said = self._root(proof), proof.extra or b""
@@ -79,7 +82,7 @@ class Prover:
             entry = orjson.loads(said)
         except (ProofError, TypeError, AttributeError, orjson.JSONDecodeError):
             raise _unproved("/proof", "does not verify under the ledger's key") from None
-        return entry if isinstance(entry, dict) else {}
+        return proof.index, entry if isinstance(entry, dict) else {}
 
     def _root(self, proof: TlogProof) -> bytes:
         note = proof.checkpoint.note

@@ -394,6 +394,7 @@ class Exchange:
             raise
 
     def _deliver(self, party: str, deliveries: Sequence[Delivery]) -> int:
+        deliveries = self._named(party, deliveries)
         with reading(self._engine).begin() as connection:
             ended = self._ledger.delivered(connection, [d.headers["id"] for d in deliveries])
         again: list[Delivery] = []
@@ -404,7 +405,7 @@ class Exchange:
             ended.add(delivery.headers["id"])
 
         def opened(delivery: Delivery) -> Message:
-            return self._prover.message(party, delivery.body)
+            return self._prover.message(party, delivery.body, delivery.headers)
 
         verdict = self._recheck.check(party, waiting, opened)
         stopped = [d for d in waiting if verdict.changed.get(d.headers["id"], d) is None]
@@ -457,6 +458,22 @@ class Exchange:
             )
             has = [d.headers["id"] for d, answer in fresh if answer is None]
             self._recheck.sent(connection, has, seen)
+
+    def _named(self, party: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """*deliveries* without those whose headers name no message and entry; these are set aside."""
+        named: list[Delivery] = []
+        strange: list[Delivery] = []
+        for delivery in deliveries:
+            is_named = delivery.headers.get("id") and delivery.headers.get("entry", "").isdecimal()
+            (named if is_named else strange).append(delivery)
+        if strange:
+            self._telemetry.unproved.labels(party).inc(len(strange))
+            problem = Problem(
+                "", "has headers that the hub never wrote", "look for what put it into the queue"
+            )
+            error = Unproved("the delivery names no entry", problem).as_json()
+            self._broker.bury([(delivery, error) for delivery in strange])
+        return named
 
     def _put_back(self, unsent: Sequence[Delivery]) -> None:
         """Back into the queue, each attempt's deliveries together: one round for a backlog that waits for one

@@ -146,14 +146,34 @@ def test_one_party_s_delivery_does_not_prove_itself_to_another(hub: Hub, sent: S
     assert codes(hub) == ["unproved"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"id": "another"}, {"entry": "999999"}, {"entry": "-1"}, {"entry": "x"}, {"id": ""}, {"entry": None}],
+    ids=str,
+)
+def test_a_delivery_under_other_headers_is_not_sent(
+    hub: Hub, sent: Sent, change: dict[str, str | None]
+) -> None:
+    """Nothing seals them: a copy under another id would be sent twice, one under a later entry never be asked
+    about again, one under none hold up the queue."""
+    taken, *others = hub.broker.receive(deliveries_to(PARTY), 100)
+    headers = {name: value for name, value in {**taken.headers, **change}.items() if value is not None}
+    hub.broker.publish([Outgoing(deliveries_to(PARTY), taken.body, headers)])
+    hub.broker.ack([taken])
+    hub.broker.requeue(others)
+    settle(hub)
+    assert [id for _, id in sent.natives] == [d.headers["id"] for d in others]
+    assert codes(hub) == ["unproved"]
+
+
 def test_a_proof_under_another_key_is_none(hub: Hub) -> None:
     delivery = waiting(hub)[0]
     other = Signer.generate(hub.ledger.origin)
     prover = Prover(lambda _: [other.key], hub.ledger.origin)
     with pytest.raises(Unproved):
-        prover.message(PARTY, delivery.body)
+        prover.message(PARTY, delivery.body, delivery.headers)
     assert Prover(lambda size: [other.key, *hub.ledger.keys_for(size)], hub.ledger.origin).message(
-        PARTY, delivery.body
+        PARTY, delivery.body, delivery.headers
     )
 
 
