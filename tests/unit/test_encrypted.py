@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.concatkdf import ConcatKDFHash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from joserfc import jwe
 from joserfc.jwk import ECKey, OKPKey
@@ -72,6 +72,7 @@ def put_together(header: object, body: bytes = b"..AAAAAAAAAAAAAAAA.AAAA.AAAAAAA
     return text(json.dumps(header).encode()).encode() + body
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_what_is_written_by_hand_is_opened(keys: EncryptionKeys, content: bytes) -> None:
     assert keys.opened(JOSE, by_hand(given_out(keys), content)) == (JSON, content)
@@ -175,6 +176,7 @@ def test_too_much_is_refused_before_and_after_it_is_opened(keys: EncryptionKeys)
             keys.opened(JOSE, body)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_comes_is_opened_whole_or_refused_as_unreadable(
     keys: EncryptionKeys, data: st.DataObject

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.broker import Delivery, deliveries_to
@@ -110,6 +110,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_nothing_comes_into_force_without_both_sides_and_two_people(
     steps: list[tuple[str, str, str]],
