@@ -12,6 +12,8 @@ import psycopg
 
 from tests import servers
 
+# Python's own companion of a process that started others (`multiprocessing`): it ends when this one does.
+_TRACKER = b"from multiprocessing.resource_tracker import main"
 _PATIENCE_SECONDS = 15.0  # a process that was told to end needs a moment
 
 
@@ -43,12 +45,19 @@ def _processes(marks: Iterable[str]) -> list[str]:
             continue
         try:
             told = (folder / "cmdline").read_bytes()
+            if _TRACKER in told and _is_ours(folder):
+                continue
             if told and any(mark in told + (folder / "environ").read_bytes() for mark in wanted):
                 command = told.replace(bytes(1), b" ").decode(errors="replace")
                 left.append(f"process {folder.name}: {command[:120]}")
         except OSError:  # it ended, or is somebody else's
             continue
     return left
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the process of *folder* in /proc is a child of this one."""
+    return int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid()
 
 
 def _on_servers() -> set[str]:
