@@ -12,8 +12,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+import sqlalchemy as sa
 import uvicorn
 from prometheus_client import start_http_server
 from rich.console import Console
@@ -32,12 +33,13 @@ _WAIT_SECONDS = (
     0.25  # how long an idle loop waits for the first message before it looks whether it should end
 )
 _WATCH_SECONDS = 60.0
+_OPENINGS = 4
 _Step = Callable[[float], int]  # moves what is there, waiting at most so many seconds for it; says how much
 
 
 def serve(settings: Settings, out: Console) -> int:
     """The whole hub with its console, until SIGTERM or Ctrl-C."""
-    with _ending() as stopping, open_hub(settings) as hub:
+    with _ending() as stopping, _opened(settings, stopping) as hub:
         out.print(f"The hub listens on http://{settings.listen}/ (data in {settings.data}). Ctrl-C ends it.")
         _together(hub, PARTS, stopping, out)
     return 0
@@ -48,7 +50,7 @@ def run(settings: Settings, part: str, *, until_idle: bool, as_json: bool) -> in
     more.
     """
     parts = PARTS if part == "all" else (part,)
-    with _ending() as stopping, open_hub(settings) as hub:
+    with _ending() as stopping, _opened(settings, stopping) as hub:
         if until_idle:
             moved = _until_idle(hub, parts, stopping)
             print(
@@ -57,6 +59,25 @@ def run(settings: Settings, part: str, *, until_idle: bool, as_json: bool) -> in
         else:
             _together(hub, parts, stopping, Console())
     return 0
+
+
+@contextmanager
+def _opened(settings: Settings, stopping: threading.Event) -> Iterator[Hub]:
+    """The hub, opened again when a server cut the connection while it was being opened: the same cut a moment
+    later would only be an outage.
+    """
+    with ExitStack() as stack:
+        for failures in range(_OPENINGS):
+            try:
+                hub = stack.enter_context(open_hub(settings))
+            except sa.exc.OperationalError as error:
+                if failures + 1 == _OPENINGS or stopping.is_set():
+                    raise
+                log.warning("opening: %s; trying again", classify(error, failures).error["detail"])
+                stopping.wait(backoff(failures))
+            else:
+                break
+        yield hub
 
 
 @contextmanager
