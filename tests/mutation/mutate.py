@@ -30,6 +30,7 @@ SURVIVORS = Path(__file__).with_name("survivors.tsv")
 TESTS = (
     "tests.unit.test_conditions",
     "tests.unit.test_guards",
+    "tests.unit.test_guard_edges",
     "tests.unit.test_policy_cases",
     "tests.unit.test_minimise",
     "tests.unit.test_policy",
