@@ -270,6 +270,9 @@ GUARDS: dict[str, tuple[str, Guard]] = {
 }
 
 
+_ORDER = tuple(GUARDS)
+
+
 def guarded(
     who: Situation, subject: Subject, facet: Facet, view: str
 ) -> tuple[Effect | None, tuple[str, ...]]:
@@ -278,8 +281,8 @@ def guarded(
     """
     held = [
         (effect, code)
-        for code, (_, guard) in GUARDS.items()
-        if (effect := guard(who, subject, facet, view)) is not None
+        for code in _ORDER  # the first that holds is the reason that is told
+        if code in GUARDS and (effect := GUARDS[code][1](who, subject, facet, view)) is not None
     ]
     if not held:
         return None, ()
