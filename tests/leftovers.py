@@ -47,12 +47,20 @@ def _processes(marks: Iterable[str]) -> list[str]:
             told = (folder / "cmdline").read_bytes()
             if _TRACKER in told and _is_ours(folder):
                 continue
-            if told and any(mark in told + (folder / "environ").read_bytes() for mark in wanted):
+            if told and any(mark in told or mark in _environment(folder) for mark in wanted):
                 command = told.replace(bytes(1), b" ").decode(errors="replace")
                 left.append(f"process {folder.name}: {command[:120]}")
         except OSError:  # it ended, or is somebody else's
             continue
     return left
+
+
+def _environment(folder: Path) -> bytes:
+    """What the process of *folder* in /proc was started with; nothing when it may not be read."""
+    try:
+        return (folder / "environ").read_bytes()
+    except PermissionError:
+        return b""
 
 
 def _is_ours(folder: Path) -> bool:

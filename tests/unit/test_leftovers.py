@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def leftovers(monkeypatch: pytest.MonkeyPatch) -> Leftovers:
     return Leftovers(patience_seconds=0.2)
 
 
+def found_at_last(leftovers: Leftovers, *folders: Path) -> list[str]:
+    """What is found; a process that was only just started is given a moment to become what it will be."""
+    deadline = time.monotonic() + 10
+    while not (found := leftovers.found(*folders)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
 def test_nothing_is_left_by_a_run_that_does_nothing(leftovers: Leftovers) -> None:
     assert leftovers.found() == []
 
@@ -27,7 +36,7 @@ def test_process_that_outlives_the_run_is_found(leftovers: Leftovers) -> None:
     told = subprocess.run(command, capture_output=True, check=True, text=True)
     pid = int(told.stdout)
     try:
-        assert leftovers.found() == [f"process {pid}: sleep 60 "]
+        assert found_at_last(leftovers) == [f"process {pid}: sleep 60 "]
     finally:
         os.kill(pid, 9)
 
@@ -37,7 +46,7 @@ def test_process_that_works_in_a_folder_of_the_run_is_found(leftovers: Leftovers
     file.touch()
     process = subprocess.Popen(["tail", "-f", str(file)], env={})
     try:
-        [found] = leftovers.found(tmp_path)
+        [found] = found_at_last(leftovers, tmp_path)
     finally:
         process.kill()
         process.wait()
