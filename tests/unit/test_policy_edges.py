@@ -426,3 +426,12 @@ def test_an_approval_answers_a_guard_that_asks_and_none_that_forbids() -> None:
     assert ("p1", HISTORY) in reach(decide(AGREEMENTS, replace(doubtful, leave=leave), POLICE))
     doubtful.cases[0].conflicts.add("police")
     assert not decide(AGREEMENTS, replace(doubtful, leave=leave), POLICE).given
+
+
+def test_what_a_clause_refers_is_referred_by_that_clause_and_not_by_section_66_besides() -> None:
+    asked = question(holdings={"": frozenset({SUM}), "p3": frozenset({CORE, HARM, NUMBER})})
+    plain = decide(AGREEMENTS, asked, MINISTRY)
+    assert ("child", "HEALTH-INJ") in plain.referred
+    must = decide(AGREEMENTS, replace(asked, leave=Leave(mandatory=True)), MINISTRY)
+    assert ("child", "HEALTH-INJ") in must.referred
+    assert must.clauses == plain.clauses
