@@ -129,7 +129,7 @@ class SealedBroker:
     def _closed(self, message: Outgoing) -> Outgoing:
         if self._open_to(message.queue):
             return message
-        return replace(message, body=self._seal.close(message.queue, message.body))
+        return Outgoing(message.queue, self._seal.close(message.queue, message.body), message.headers)
 
     def _held(self, delivery: Delivery) -> Delivery:
         """*delivery* as the broker gave it: it may write the body again."""

@@ -8,7 +8,7 @@ the log (Privacy Act 2020, IPP 9).
 import hashlib
 import hmac
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import sqlalchemy as sa
 
@@ -69,9 +69,14 @@ def commitment(key: bytes, source: str, message: str, pseudonym: str) -> str:
     return hashlib.sha256(subject_salt(key, source, message) + pseudonym.encode()).hexdigest()
 
 
+def content_salts(keys: Mapping[str, bytes]) -> Callable[[str], bytes]:
+    """What gives the `content_salt` of any disclosure about all who have *keys* (by pseudonym)."""
+    together = hashlib.sha256(b"".join(keys[pseudonym] for pseudonym in sorted(keys))).digest()
+    return lambda disclosure: hmac.digest(together, f"content\n{disclosure}".encode(), "sha256")
+
+
 def content_salt(keys: Mapping[str, bytes], disclosure: str) -> bytes:
     """The salt that opens the content of *disclosure*, about all who have *keys* (by pseudonym): without the
     key of any one of them it cannot be made again.
     """
-    together = hashlib.sha256(b"".join(keys[pseudonym] for pseudonym in sorted(keys))).digest()
-    return hmac.digest(together, f"content\n{disclosure}".encode(), "sha256")
+    return content_salts(keys)(disclosure)

@@ -146,6 +146,7 @@ def open_hub(
                     witnessing,
                 )
             finally:
+                exchange.close()
                 if witnessing:
                     witnessing.close()
                 ways.close()
