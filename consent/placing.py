@@ -6,18 +6,18 @@ else belongs to every open case in which its people are: a person with two famil
 message that belongs nowhere is an error (`CaseUnknown`), never a guess.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from consent.case import HOME, ROLE, Case, Caution, PersonInCase
 from consent.people import Keys
 from schemas.catalogue import Branch, Leaf, MessageType, about_whom
 from schemas.classes import CASE
-from schemas.database import BigInt, metadata
+from schemas.database import BigInt, add_rows, change_rows, metadata, rows_among
 from schemas.errors import CaseUnknown, Problem
 from schemas.message import Message, identity
 
@@ -25,7 +25,7 @@ case_table = sa.Table(
     "case_file",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("number", BigInt, nullable=False),  # order of opening
+    sa.Column("number", BigInt, nullable=False, index=True),  # order of opening
     sa.Column("facts", sa.Text, nullable=False),
 )
 case_person = sa.Table(
@@ -34,7 +34,6 @@ case_person = sa.Table(
     sa.Column("pseudonym", sa.String(32), primary_key=True),
     sa.Column("case_id", sa.String(64), primary_key=True),
 )
-_CHUNK = 500
 # Who is victim and who perpetrator is assessed by Police at the episode, by Corrections of its offenders, by
 # Oranga
 # Tamariki of families it works with, and by the meeting.
@@ -68,15 +67,11 @@ class Cases:
     def open_batch(self, connection: sa.Connection, ids: set[str], pseudonyms: set[str]) -> "Batch":
         """The cases named by *ids* and those in which any of *pseudonyms* is."""
         wanted = set(ids)
-        for part in _chunks(sorted(pseudonyms)):
-            rows = connection.execute(
-                sa.select(case_person.c.case_id).where(case_person.c.pseudonym.in_(part))
-            )
-            wanted.update(row.case_id for row in rows)
-        cases: dict[str, tuple[int, Case]] = {}
-        for part in _chunks(sorted(wanted)):
-            rows = connection.execute(sa.select(case_table).where(case_table.c.id.in_(part)))
-            cases.update((r.id, (r.number, Case.from_json(r.id, json.loads(r.facts)))) for r in rows)
+        wanted.update(
+            case for (case,) in rows_among(connection, case_person, ("case_id",), "pseudonym", pseudonyms)
+        )
+        rows = rows_among(connection, case_table, ("id", "number", "facts"), "id", wanted)
+        cases = {i: (number, Case.from_json(i, orjson.loads(facts))) for i, number, facts in rows}
         highest = connection.execute(sa.select(sa.func.max(case_table.c.number))).scalar() or 0
         return Batch(self._keys, self._table_parties, cases, highest)
 
@@ -178,29 +173,18 @@ class Batch:
         """Writes what changed. Part of the batch's one transaction: a crash before its commit leaves the
         cases as they were.
         """
-        rows = [(i, *self._cases[i]) for i in sorted(self._changed)]
-        new = [
-            {"id": i, "number": n, "facts": json.dumps(c.to_json(), separators=(",", ":"))}
-            for i, n, c in rows
-            if i not in self._stored
-        ]
-        old = [
-            {"case": i, "new_facts": json.dumps(c.to_json(), separators=(",", ":"))}
-            for i, _, c in rows
-            if i in self._stored
-        ]
-        if new:
-            connection.execute(sa.insert(case_table), new)
-        if old:
-            statement = (
-                sa.update(case_table)
-                .where(case_table.c.id == sa.bindparam("case"))
-                .values(facts=sa.bindparam("new_facts"))
-            )
-            connection.execute(statement, old)
-        if self._new_members:
-            members = [{"pseudonym": p, "case_id": c} for p, c in sorted(self._new_members)]
-            connection.execute(sa.insert(case_person), members)
+        new: list[tuple[str, int, str]] = []
+        old: list[tuple[str, str]] = []
+        for id in sorted(self._changed):
+            number, case = self._cases[id]
+            facts = orjson.dumps(case.to_json()).decode()
+            if id in self._stored:
+                old.append((id, facts))
+            else:
+                new.append((id, number, facts))
+        add_rows(connection, case_table, ("id", "number", "facts"), new)
+        change_rows(connection, case_table, ("id", "facts"), old)
+        add_rows(connection, case_person, ("pseudonym", "case_id"), sorted(self._new_members))
 
     def _find(self, message: Message, kind: MessageType, refs: Mapping[str, str]) -> list[Case]:
         if message.correlationid is not None and not kind.opens_case:
@@ -425,7 +409,3 @@ _EFFECTS: dict[str, Callable[[Case, Mapping[str, Any], Mapping[str, str]], None]
     "nz.isr.msd.entitlement-review-requested.v1": _task_in("review", "person"),
     "nz.isr.oranga-tamariki.report-of-concern-submitted.v1": _task_in("concern", "child"),
 }
-
-
-def _chunks(values: Sequence[str]) -> list[Sequence[str]]:
-    return [values[i : i + _CHUNK] for i in range(0, len(values), _CHUNK)]

@@ -4,6 +4,7 @@ The tables themselves are declared beside the module that owns them, on this mod
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -186,6 +187,30 @@ def rows_among(
         part = tuple(wanted[at : at + _PARAMETERS])
         marks = ", ".join("?" * len(part))
         found += connection.exec_driver_sql(f"{select} IN ({marks}){where}", part)
+    return found
+
+
+def rows_named(
+    connection: sa.Connection,
+    table: sa.Table,
+    columns: Sequence[str],
+    key: Sequence[str],
+    values: Iterable[tuple[str, ...]],
+) -> list[Sequence[Any]]:
+    """As `rows_among`, for a *key* of several columns."""
+    wanted = list(set(values))
+    if not wanted:
+        return []
+    select = f"SELECT {', '.join(columns)} FROM {table.name} WHERE ({', '.join(key)}) IN"  # noqa: S608  # our own names
+    if connection.dialect.name == "postgresql":
+        statement = f"{select} (SELECT * FROM {_arrays(table, key)})"  # noqa: S608
+        return list(connection.exec_driver_sql(statement, _turned(wanted)))
+    found: list[Sequence[Any]] = []
+    some = _PARAMETERS // len(key)
+    for at in range(0, len(wanted), some):
+        part = wanted[at : at + some]
+        marks = ", ".join([f"({', '.join('?' * len(key))})"] * len(part))
+        found += connection.exec_driver_sql(f"{select} (VALUES {marks})", tuple(chain.from_iterable(part)))
     return found
 
 
