@@ -8,7 +8,7 @@ message that belongs nowhere is an error (`CaseUnknown`), never a guess.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -63,6 +63,7 @@ class Cases:
         """*table_parties* gives the core parties of the Safety Assessment Meeting at a site."""
         self._keys = keys
         self._table_parties = table_parties
+        self._homes: dict[str, _Homes] = {}
 
     def open_batch(self, connection: sa.Connection, ids: set[str], pseudonyms: set[str]) -> "Batch":
         """The cases named by *ids* and those in which any of *pseudonyms* is."""
@@ -73,7 +74,7 @@ class Cases:
         rows = rows_among(connection, case_table, ("id", "number", "facts"), "id", wanted)
         cases = {i: (number, Case.from_json(i, orjson.loads(facts))) for i, number, facts in rows}
         highest = connection.execute(sa.select(sa.func.max(case_table.c.number))).scalar() or 0
-        return Batch(self._keys, self._table_parties, cases, highest)
+        return Batch(self._keys, self._table_parties, cases, highest, self._homes)
 
 
 class Batch:
@@ -85,8 +86,12 @@ class Batch:
         table_parties: Callable[[str], Sequence[str]],
         cases: dict[str, tuple[int, Case]],
         highest: int,
+        homes: "dict[str, _Homes]",
     ) -> None:
         self._keys, self._table_parties = keys, table_parties
+        self._seated: dict[str, Sequence[str]] = {}
+        self._homes = homes
+        self._places: dict[tuple[str, str], str] = {}  # a household has one, each of its people names it
         self._cases = cases
         self._stored = set(cases)
         self._highest = highest
@@ -112,11 +117,15 @@ class Batch:
             if before is None:
                 before = self._cautions[case.id] = case.cautions()
             known = set(case.people)
-            if self._change(case, message, kind, data, roles, refs):
-                self._changed.add(case.id)
-                after = self._cautions[case.id] = case.cautions()
-                if after != before:
-                    self._learn(learnt, case, after - before, known)
+            if not self._change(case, message, kind, data, roles, refs):
+                continue
+            self._changed.add(case.id)
+            if not known and all(len(self._members[pseudonym]) == 1 for pseudonym in case.people):
+                del self._cautions[case.id]  # nothing was decided yet, here or elsewhere, about any of them
+                continue
+            after = self._cautions[case.id] = case.cautions()
+            if after != before:
+                self._learn(learnt, case, after - before, known)
         return Placed(tuple(cases), data, roles, self._elsewhere(cases, roles, refs), learnt)
 
     def _learn(
@@ -236,7 +245,10 @@ class Batch:
         # Named after the message that opens it, so that a replay after a crash opens the same case and not a
         # second one.
         case = Case(id=identity("hub", f"case\n{message.source}\n{message.id}"), site=_site(message))
-        case.assignments.update((party, "*", "table") for party in self._table_parties(case.site))
+        seated = self._seated.get(case.site)
+        if seated is None:
+            seated = self._seated[case.site] = self._table_parties(case.site)
+        case.assignments.update([(party, "*", "table") for party in seated])
         self._highest += 1
         self._cases[case.id] = (self._highest, case)
         self._changed.add(case.id)
@@ -254,19 +266,23 @@ class Batch:
         changed = False
         # Several cases: the message is about somebody's custody, not about who belongs to which family.
         joins = kind.opens_case or message.correlationid == case.id
+        assesses = message.source.partition("#")[0] in _ASSESSORS
         for person in data.get("people", ()):
             pseudonym = refs[person["ref"]]
-            if pseudonym not in case.people:
+            inside = case.people.get(pseudonym)
+            if inside is None:
                 if not joins:
                     continue
-                case.people[pseudonym] = PersonInCase()
+                inside = case.people[pseudonym] = PersonInCase()
                 self._members.setdefault(pseudonym, set()).add(case.id)
                 self._new_members.add((pseudonym, case.id))
-            assesses = message.source.partition("#")[0] in _ASSESSORS
-            changed |= self._update_person(case.people[pseudonym], person, refs, kind, assesses=assesses)
-        for whose, address in _places(kind.shape, data, roles):
+            changed |= self._update_person(inside, person, refs, kind, assesses=assesses)
+        homes = self._homes.get(kind.name)
+        if homes is None:
+            homes = self._homes[kind.name] = _homes(kind.shape)
+        for whose, address in _lived_in(homes, data, roles):
             inside = case.people.get(refs[whose])
-            if inside is not None and (place := self._keys.place(address)) not in inside.households:
+            if inside is not None and (place := self._place(address)) not in inside.households:
                 inside.households.add(place)
                 changed = True
         effect = _EFFECTS.get(message.type)
@@ -275,6 +291,13 @@ class Batch:
             effect(case, data, refs)
             changed |= before != (case.open, case.risk, len(case.assignments), len(case.conflicts))
         return changed
+
+    def _place(self, address: Mapping[str, str]) -> str:
+        written = address["line1"], address["city"]
+        found = self._places.get(written)
+        if found is None:
+            found = self._places[written] = self._keys.place(address)
+        return found
 
     def _update_person(
         self,
@@ -350,22 +373,40 @@ def _site(message: Message) -> str:
     )
 
 
-def _places(
-    branch: Branch, value: Any, roles: Mapping[str, str], above: str = ""
+class _Homes(NamedTuple):
+    """The part of a *branch* of a message in which addresses stand: its own, and what is *below*."""
+
+    branch: Branch
+    addresses: tuple[tuple[str, Leaf], ...]
+    below: "tuple[tuple[str, _Homes], ...]"
+
+
+def _homes(branch: Branch) -> _Homes:
+    children = branch.children.items()
+    below = [(name, _homes(child)) for name, child in children if isinstance(child, Branch)]
+    return _Homes(
+        branch,
+        tuple((name, child) for name, child in children if isinstance(child, Leaf) and child.address),
+        tuple((name, homes) for name, homes in below if homes.addresses or homes.below),
+    )
+
+
+def _lived_in(
+    homes: _Homes, value: Any, roles: Mapping[str, str], above: str = ""
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """(ref, address) for every address in *value* that is where that person lives."""
     found: list[tuple[str, Mapping[str, Any]]] = []
-    for item in value if branch.array else (value,):
-        whose = about_whom(branch, item, above)
-        for name, inner in item.items():
-            child = branch.children[name]
-            if isinstance(child, Branch):
-                found.extend(_places(child, inner, roles, whose))
-            elif isinstance(child, Leaf) and whose and isinstance(inner, dict) and "line1" in inner:
-                role = roles.get(whose, CASE)
+    for item in value if homes.branch.array else (value,):
+        whose = about_whom(homes.branch, item, above)
+        if whose:
+            role = roles.get(whose, CASE)
+            for name, leaf in homes.addresses:
                 # The protected address in an order stands beside the restrained person and is not his.
-                if not (role == "perpetrator" and child.facets[role].name.startswith("ADDR")):
-                    found.append((whose, inner))
+                if name in item and not (role == "perpetrator" and leaf.facets[role].name.startswith("ADDR")):
+                    found.append((whose, item[name]))
+        for name, inner in homes.below:
+            if name in item:
+                found += _lived_in(inner, item[name], roles, whose)
     return found
 
 
