@@ -22,7 +22,7 @@ from consent.people import Keys
 from consent.placing import Placed
 from consent.referral import OPEN, RELEASE, REQUEST, Standing, State
 from schemas.clock import NEW_ZEALAND, instant_of, rfc3339
-from schemas.database import add_missing_rows, add_rows, metadata, rows_among
+from schemas.database import add_rows, metadata, never_compressed, rows_among, rows_named
 from schemas.message import Message, agency_of, identity
 
 _IS_REQUEST = sa.text(f"kind = '{REQUEST}'")
@@ -57,12 +57,15 @@ kept_submission = sa.Table(
     sa.Column("message", sa.String(64), primary_key=True),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
+never_compressed(kept_submission.c.sealed)
 duty = sa.Table(
     "duty",
     metadata,
+    sa.Column(
+        "case_id", sa.String(64), primary_key=True
+    ),  # first: a batch asks by case, and adds them by case
     sa.Column("kind", sa.String(8), primary_key=True),
     sa.Column("party", sa.String(80), primary_key=True),
-    sa.Column("case_id", sa.String(64), primary_key=True),
     sa.Column("role", sa.String(12), primary_key=True),
     sa.Column("at", sa.String(30), nullable=False),  # the first release that brought it
     sa.Column("due", sa.String(30), nullable=False),
@@ -91,7 +94,8 @@ override = sa.Table(
 )
 REQUESTS = frozenset({"nz.isr.fss.information-requested.v1"})
 MAY_REQUIRE = frozenset({"oranga-tamariki", "police"})  # Oranga Tamariki Act 1989 s 66(1)
-_DUTY = ("kind", "party", "case_id", "role", "at", "due", "state", "ended")
+_DUTY_KEY = ("case_id", "kind", "party", "role")
+_DUTY = (*_DUTY_KEY, "at", "due", "state", "ended")
 _KEPT = ("source", "message", "sealed")
 _REMEMBERED = 100_000
 
@@ -142,7 +146,7 @@ class Waiting:
 
     def __init__(self, keys: Keys, due: Due) -> None:
         self._keys, self._due = keys, due
-        # Duties that this process has seen: most releases bring none that is new.
+        # Duties (case, kind, party, role) that this process has seen: most releases bring none that is new.
         self._known: set[tuple[str, str, str, str]] = set()
 
     def open_batch(self, connection: sa.Connection, messages: Sequence[Message], at: datetime) -> "Pending":
@@ -263,12 +267,19 @@ class Pending:
 
     def save(self, connection: sa.Connection) -> None:
         """Writes what waits. Part of the batch's one transaction: a crash before its commit leaves nobody
-        asked about what was not decided.
+        asked about what was not decided. The transaction is in sequence (`schemas.database.in_sequence`), so
+        that what is not there when looked for is added by nobody else.
         """
         add_rows(connection, referral, _Stored._fields, self._referrals)
-        add_missing_rows(connection, kept_submission, _KEPT, [self._sealed(*k) for k in self._kept.values()])
-        new = [self._duty(*item) for item in self._duties.items() if item[0] not in self._known]
-        add_missing_rows(connection, duty, _DUTY, new)
+        there = {
+            tuple(row) for row in rows_named(connection, kept_submission, _KEPT[:2], _KEPT[:2], self._kept)
+        }
+        kept = [self._sealed(*said) for key, said in self._kept.items() if key not in there]
+        add_rows(connection, kept_submission, _KEPT, kept)
+        new = {key: standing for key, standing in self._duties.items() if key not in self._known}
+        rows = rows_among(connection, duty, _DUTY_KEY, "case_id", [key[0] for key in new])
+        there = {tuple(row) for row in rows}
+        add_rows(connection, duty, _DUTY, [self._duty(*d) for d in new.items() if d[0] not in there])
         for request, answer in self._answered.items():
             connection.execute(
                 sa.update(referral)
@@ -347,15 +358,15 @@ class Pending:
             standing = case.risk, case.site
             if self._is_new:
                 for role in roles:
-                    add((duties.NOTIFY, decision.recipient, case.id, role), standing)
+                    add((case.id, duties.NOTIFY, decision.recipient, role), standing)
             # The purposes of child welfare alone rest on section 66C, to which the consultation belongs.
             if "child" in roles and decision.purpose.startswith("CW-"):
-                add((duties.CONSULT, about.agency, case.id, "child"), standing)
+                add((case.id, duties.CONSULT, about.agency, "child"), standing)
 
     def _duty(
         self, key: tuple[str, str, str, str], standing: tuple[str | None, str]
     ) -> tuple[str, str, str, str, str, str, str, str]:
-        return (*key, self._said_at, self._due_at(key[0], *standing), "", "")
+        return (*key, self._said_at, self._due_at(key[1], *standing), "", "")
 
     def _due_at(self, kind: str, risk: str | None, site: str) -> str:
         """When *kind* is due; a batch begins everything at one instant, so that few are counted."""

@@ -29,6 +29,9 @@ _POSTGRESQL = """
     UNION ALL SELECT table_name || '.' || column_name,
         concat_ws(' ', data_type, character_maximum_length, is_nullable, column_default)
         FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL SELECT attrelid::regclass || '.' || attname || ' stored', attstorage::text
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
 """
 
 
