@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from broker.broker import Broker, Outgoing
 from broker.sealed import Seal
-from schemas.database import BigInt, add_rows, metadata, reading
+from schemas.database import BigInt, add_rows, metadata, reading, rows_named
 
 outbox = sa.Table(
     "outbox",
@@ -40,7 +40,6 @@ inbox = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Column("at", sa.String(30), nullable=False),
 )
-_CHUNK = 400
 _RELAY = 1000  # rows held in memory at a time, however far the relay is behind
 _AT_HAND = 4000  # releases of the newest batches, a few KB each
 
@@ -178,25 +177,11 @@ class Outbox:
 
 def seen(connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
     """Which of *keys* (source, id) have been taken in, with the digest of what they said."""
-    wanted = sorted(set(keys))
-    found: dict[tuple[str, str], bytes] = {}
-    for start in range(0, len(wanted), _CHUNK):
-        part = wanted[start : start + _CHUNK]
-        # By id alone, then the pair is compared here: row values in IN are not portable, and ids hardly ever
-        # meet.
-        rows = connection.execute(
-            sa.select(inbox.c.source, inbox.c.message, inbox.c.digest).where(
-                inbox.c.source.in_(sorted({s for s, _ in part})), inbox.c.message.in_([m for _, m in part])
-            )
-        )
-        found.update(((s, m), bytes(d)) for s, m, d in rows)
-    return {key: found[key] for key in wanted if key in found}
+    rows = rows_named(connection, inbox, ("source", "message", "digest"), ("source", "message"), keys)
+    return {(source, message): bytes(digest) for source, message, digest in rows}
 
 
 def remember(connection: sa.Connection, taken: Mapping[tuple[str, str], bytes], at: str) -> None:
     """Records *taken* (source, id → digest) in the caller's transaction."""
-    if taken:
-        connection.execute(
-            sa.insert(inbox),
-            [{"source": s, "message": m, "digest": d, "at": at} for (s, m), d in taken.items()],
-        )
+    rows = [(source, message, digest, at) for (source, message), digest in taken.items()]
+    add_rows(connection, inbox, ("source", "message", "digest", "at"), rows)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import sqlalchemy as sa
 
 from consent.people import Keys
-from schemas.database import metadata
+from schemas.database import add_rows, metadata, rows_among
 
 subject_key = sa.Table(
     "subject_key",
@@ -21,7 +21,6 @@ subject_key = sa.Table(
     sa.Column("pseudonym", sa.String(32), primary_key=True),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
-_CHUNK = 500  # bound parameters a statement, below SQLite's oldest limit of 999
 _KEY_BYTES = 32
 
 
@@ -33,25 +32,16 @@ class Subjects:
 
     def keys_of(self, connection: sa.Connection, pseudonyms: Iterable[str]) -> dict[str, bytes]:
         """pseudonym → key, for those who have one."""
-        wanted = sorted(set(pseudonyms))
-        found: dict[str, bytes] = {}
-        for start in range(0, len(wanted), _CHUNK):
-            rows = connection.execute(
-                sa.select(subject_key).where(subject_key.c.pseudonym.in_(wanted[start : start + _CHUNK]))
-            )
-            found.update((row.pseudonym, self._keys.unseal_bytes(row.sealed)) for row in rows)
-        return found
+        rows = rows_among(connection, subject_key, ("pseudonym", "sealed"), "pseudonym", pseudonyms)
+        return {pseudonym: self._keys.unseal_bytes(sealed) for pseudonym, sealed in rows}
 
     def made_for(self, connection: sa.Connection, pseudonyms: Iterable[str]) -> dict[str, bytes]:
         """pseudonym → key for all of them; new people get one in the caller's transaction."""
         wanted = set(pseudonyms)
         found = self.keys_of(connection, wanted)
-        new = {pseudonym: os.urandom(_KEY_BYTES) for pseudonym in sorted(wanted - found.keys())}
-        if new:
-            connection.execute(
-                sa.insert(subject_key),
-                [{"pseudonym": p, "sealed": self._keys.seal_bytes(key)} for p, key in new.items()],
-            )
+        new = {pseudonym: os.urandom(_KEY_BYTES) for pseudonym in wanted - found.keys()}
+        rows = [(pseudonym, self._keys.seal_bytes(key)) for pseudonym, key in new.items()]
+        add_rows(connection, subject_key, ("pseudonym", "sealed"), rows)
         return found | new
 
     def destroy(self, connection: sa.Connection, pseudonym: str) -> bool:

@@ -5,7 +5,6 @@ Nothing here writes: what is made is committed by the exchange in one transactio
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import orjson
 
@@ -51,7 +50,7 @@ class Disclosing:
         self._agreements, self._own, self._keys, self._salt = agreements, own, keys, salt
         self._pending = pending
         self._now, self._at = now, rfc3339(now)
-        self.asked: list[dict[str, Any]] = []
+        self.asked: list[inputs.Row] = []
         self.counted = DecisionCount()
 
     def disclose(
