@@ -36,6 +36,22 @@ person_identifier = sa.Table(
 )
 
 
+_IPAD, _OPAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))  # RFC 2104 section 2
+
+
+def _worked_in(key: bytes) -> tuple[bytes, bytes]:
+    block = key.ljust(64, b"\0")  # all keys here have 32 bytes: SHA-256's block is longer
+    return block.translate(_IPAD), block.translate(_OPAD)
+
+
+def keyed_digest(key: bytes, text: bytes) -> bytes:
+    """HMAC-SHA-256 of *text* under a *key* of 32 bytes: what `hmac.digest` gives, at a tenth of what OpenSSL
+    takes to find its algorithm anew for each call.
+    """
+    inner, outer = _worked_in(key)
+    return hashlib.sha256(outer + hashlib.sha256(inner + text).digest()).digest()
+
+
 class Digest:
     """HMAC-SHA-256 under one key (RFC 2104), the key worked in once: `hmac.digest` would do that again for
     each of the twenty short texts that a submission needs digested, which costs more than the text.
@@ -44,9 +60,8 @@ class Digest:
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes) -> None:
-        block = key.ljust(64, b"\0")  # the keys are derived ones of 32 bytes, shorter than SHA-256's block
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+        inner, outer = _worked_in(key)
+        self._inner, self._outer = hashlib.sha256(inner), hashlib.sha256(outer)
 
     def __call__(self, text: bytes) -> bytes:
         """The digest of *text*."""

@@ -5,7 +5,7 @@ lowest eight hashes: what is above a full tile is written once for all 256 of th
 for all.
 """
 
-from base64 import b64encode
+import pybase64
 
 from consent import merkle
 from consent.merkle import HASH_SIZE, ReadNode
@@ -29,7 +29,7 @@ class Proving:
         """The proof that *entry* is number *index* (c2sp.org/tlog-proof@v1, the entry as extra data): what
         `TlogProof.encode` writes. Raises `ProofError` outside the tree.
         """
-        said = b64encode(entry).decode("ascii")
+        said = pybase64.b64encode_as_string(entry)
         return f"{PROOF_HEADER}\nextra {said}\nindex {index}\n{self._path(index)}{self._note}"
 
     def _path(self, index: int) -> str:
@@ -51,7 +51,7 @@ class Proving:
 
 
 def _line(item: bytes) -> str:
-    return b64encode(item).decode("ascii") + "\n"
+    return pybase64.b64encode_as_string(item) + "\n"
 
 
 class Lately:

@@ -6,13 +6,12 @@ the log (Privacy Act 2020, IPP 9).
 """
 
 import hashlib
-import hmac
 import os
 from collections.abc import Callable, Iterable, Mapping
 
 import sqlalchemy as sa
 
-from consent.people import Keys
+from consent.people import Keys, keyed_digest
 from schemas.database import add_rows, metadata, rows_among
 
 subject_key = sa.Table(
@@ -59,7 +58,7 @@ def subject_salt(key: bytes, source: str, message: str) -> bytes:
     """The salt that opens the commitment to the person with *key* in the entries on *message* of *source*,
     and no other.
     """
-    return hmac.digest(key, f"subject\n{source}\n{message}".encode(), "sha256")
+    return keyed_digest(key, f"subject\n{source}\n{message}".encode())
 
 
 def commitment(key: bytes, source: str, message: str, pseudonym: str) -> str:
@@ -72,7 +71,7 @@ def commitment(key: bytes, source: str, message: str, pseudonym: str) -> str:
 def content_salts(keys: Mapping[str, bytes]) -> Callable[[str], bytes]:
     """What gives the `content_salt` of any disclosure about all who have *keys* (by pseudonym)."""
     together = hashlib.sha256(b"".join(keys[pseudonym] for pseudonym in sorted(keys))).digest()
-    return lambda disclosure: hmac.digest(together, f"content\n{disclosure}".encode(), "sha256")
+    return lambda disclosure: keyed_digest(together, f"content\n{disclosure}".encode())
 
 
 def content_salt(keys: Mapping[str, bytes], disclosure: str) -> bytes:
