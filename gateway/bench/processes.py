@@ -8,6 +8,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from gateway.sandbox.last_will import ended_with_us
+
 _PATIENCE_SECONDS = 30.0
 _spawn = multiprocessing.get_context("spawn")  # forked, a process would share our threads' locks
 
@@ -56,15 +58,16 @@ class Child:
 
 @contextmanager
 def child(work: Callable[..., None], *arguments: Any) -> Iterator[Child]:
-    """A `Child` that is gone after the context."""
+    """A `Child` that is gone after the context, and with us."""
     made = Child(work, *arguments)
-    try:
-        yield made
-    except BaseException:
-        made._process.kill()
-        raise
-    finally:
-        made.end()
+    with ended_with_us(made.id):
+        try:
+            yield made
+        except BaseException:
+            made._process.kill()
+            raise
+        finally:
+            made.end()
 
 
 def told(connection: Connection, seconds: float = 0.0) -> Any:

@@ -7,7 +7,6 @@ everything has arrived, or when nothing has moved for a while; servers and data 
 """
 
 import multiprocessing
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,8 +32,9 @@ from gateway.bench.load import SENDER, Addresses, Nowhere, Servers, waiting
 from gateway.bench.processes import Child, child, peak_megabytes, servers_megabytes, told
 from gateway.hub import Hub, open_hub
 from gateway.sandbox.day import five_f
+from gateway.sandbox.last_will import temporary_folder
 from gateway.sandbox.population import stream
-from gateway.sandbox.servers import driver_url
+from gateway.sandbox.servers import driver_url, ended_by_sigterm
 from gateway.settings import Settings
 
 EPISODES = 101_981  # recorded by Police in one year
@@ -101,7 +101,8 @@ def year(
         progress.update(bars[what], completed=count)
 
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="isr-hub-year-")))
+        stack.enter_context(ended_by_sigterm())
+        folder = stack.enter_context(temporary_folder("isr-hub-year-"))
         folder.chmod(0o755)  # PostgreSQL runs as a user of its own
         stack.enter_context(progress)
         described = machine()
