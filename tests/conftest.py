@@ -74,6 +74,19 @@ def own_rabbitmq(rabbitmq_server: servers.RabbitServer) -> Iterator[servers.Rabb
         missing(error)
 
 
+@pytest.fixture(scope="session")
+def own_postgresql_url(postgresql_url: str) -> Iterator[str]:
+    """The URL of a PostgreSQL whose files can be read and that may be stopped: nobody else uses it."""
+    if servers.is_private(postgresql_url):
+        yield postgresql_url
+        return
+    try:
+        with servers.private_postgresql() as url:
+            yield url
+    except servers.UnavailableError as error:
+        missing(error)
+
+
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: servers.RabbitServer) -> Iterator[str]:
     """The URL of a virtual host of this test's own, empty at its start."""

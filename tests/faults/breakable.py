@@ -18,7 +18,6 @@ import psycopg
 
 from gateway.sandbox import last_will
 from gateway.sandbox.servers import POSTGRESQL_STOP, RABBITMQ_PROGRAMS, START_SECONDS
-from tests import servers
 from tests.servers import RabbitServer, driver_url
 
 _Starting = AbstractContextManager["subprocess.Popen[bytes]"]
@@ -36,14 +35,10 @@ class Servers:
 
 @contextlib.contextmanager
 def private(server: RabbitServer, database_url: str) -> Iterator[Servers]:
-    """*server* and the PostgreSQL at *database_url* where they are private ones, else new ones beside those
-    that are not: nobody stops a server that belongs to somebody. Raises `UnavailableError`."""
+    """*server* and the PostgreSQL at *database_url*, which are private ones: nobody stops a server that
+    belongs to somebody."""
+    found = Servers(server, database_url, rabbitmq(server), postgresql(database_url))
     with contextlib.ExitStack() as stack:
-        if server.environment is None:
-            server = stack.enter_context(servers.private_rabbitmq())
-        if not servers.is_private(database_url):
-            database_url = stack.enter_context(servers.private_postgresql())
-        found = Servers(server, database_url, rabbitmq(server), postgresql(database_url))
         stack.callback(found.rabbitmq.close)
         stack.callback(found.postgresql.close)
         yield found

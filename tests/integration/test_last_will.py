@@ -14,6 +14,7 @@ import pytest
 
 from gateway.sandbox.last_will import temporary_folder
 from tests import servers
+from tests.conftest import missing
 from tests.leftovers import processes
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +139,7 @@ def test_run_of_the_tests_that_is_asked_to_end_gives_back_what_it_made_on_server
     status: int,
 ) -> None:
     if rabbitmq_server.management is None:
-        pytest.skip("needs RabbitMQ's management API")
+        missing(servers.UnavailableError("needs RabbitMQ's management API"))
     test, told = place / "test_long.py", place / "told"
     test.write_text(WORKS, "utf-8")
     named = {
