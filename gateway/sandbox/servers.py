@@ -231,6 +231,8 @@ def _private_file(path: Path, text: str) -> None:
 def _program(path: Path, package: str) -> Path:
     if not path.exists():
         _install(package)
+        if not path.exists():  # another system's package puts it elsewhere
+            raise BadSettings(_HOW.format(package))
     return path
 
 
@@ -260,7 +262,9 @@ def _install(package: str) -> None:
     try:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
-            subprocess.run(["apt-get", "-qq", *command], env=environment, check=True, capture_output=True)
+            # Another installation may be under way.
+            options = ["-qq", "-o", "DPkg::Lock::Timeout=120"]
+            subprocess.run(["apt-get", *options, *command], env=environment, check=True, capture_output=True)
     except subprocess.CalledProcessError as error:
         raise BadSettings(f"apt-get could not install it. {_HOW.format(package)}") from error
     finally:
