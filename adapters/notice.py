@@ -13,12 +13,11 @@ from typing import Any
 import orjson
 
 from adapters.adapter import Native
+from adapters.record import MEDIA_TYPE, Record
 from adapters.shape import (
-    MEDIA_TYPE,
     NOTHING,
     Field,
     Place,
-    Record,
     Shape,
     Take,
     code,
@@ -118,12 +117,13 @@ _PHONE: Shape = {
     "type": may("kind", code("mobile", "landline", "work", say={"Cell": "mobile", "Home": "landline"})),
     "preferred": may("preferred", flag),
 }
+_PHONES = each(within(_PHONE), 10)
 
 
 def phones(value: Any, at: Place) -> Any:
     """A person's telephone numbers, at most ten; the one marked `preferred` also stands alone, for the
     reduced view."""
-    numbers = each(within(_PHONE), 10)(value, at)
+    numbers = _PHONES(value, at)
     if numbers is NOTHING:
         return NOTHING
     found: dict[str, Any] = {"phones": [{k: v for k, v in n.items() if k != "preferred"} for n in numbers]}
