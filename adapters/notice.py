@@ -8,6 +8,7 @@ writes it.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -331,19 +332,25 @@ def _person(person: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]
     return {**shown, **_ordered(rest)}
 
 
-def _ordered(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: _ordered(value[k], k) for k in sorted(value)}
+def _ordered(value: Any) -> Any:
     if isinstance(value, list):
-        return [_ordered(one) for one in value]
-    # The catalogue names every instant `at` or `…At`; a conformance test holds it to that.
-    return _local(value) if key == "at" or key.endswith("At") else value
+        return [_ordered(one) if isinstance(one, dict | list) else one for one in value]
+    ordered: dict[str, Any] = {}
+    for key in sorted(value):
+        inner = value[key]
+        if isinstance(inner, str):
+            # The catalogue names every instant `at` or `…At`; a conformance test holds it to that.
+            ordered[key] = _local(inner) if key == "at" or key[-2:] == "At" else inner
+        else:
+            ordered[key] = _ordered(inner) if isinstance(inner, dict | list) else inner
+    return ordered
 
 
-def _local(moment: Any) -> Any:
+@lru_cache(maxsize=2048)  # every recipient's notice of one message has the same instants
+def _local(moment: str) -> str:
     """*moment*, RFC 3339, in New Zealand time; anything else unchanged."""
     try:
         local = instant_of(moment).astimezone(NEW_ZEALAND)
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return moment
     return local.isoformat(timespec="milliseconds" if local.microsecond else "seconds")

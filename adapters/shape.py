@@ -51,8 +51,8 @@ class Place:
 
     __slots__ = ("_above", "findings", "key")
 
-    def __init__(self, pointer: str, findings: Findings, above: "Place | None" = None) -> None:
-        self.key: str | int = pointer
+    def __init__(self, key: str | int, findings: Findings, above: "Place | None" = None) -> None:
+        self.key = key  # the whole pointer, where there is nothing above
         self.findings = findings
         self._above = above
 
@@ -63,9 +63,7 @@ class Place:
 
     def step(self, key: str | int) -> "Place":
         """The place of *key* below this one."""
-        below = Place("", self.findings, self)
-        below.key = key
-        return below
+        return Place(key, self.findings, self)
 
     def wrong(self, detail: str, fix: str) -> Any:
         """Reports a problem that fails the record; gives nothing."""
@@ -131,7 +129,10 @@ class Reader:
 
     def __init__(self, shape: Shape, beside: Iterable[str] | None = ()) -> None:
         self._known = None if beside is None else {*shape, *beside}
-        self._fields = [(key, one.take, one.required, way(one.to)) for key, one in shape.items()]
+        self._fields = [
+            (key, one.take, one.required, one.to if one.to.isalnum() else "", way(one.to))
+            for key, one in shape.items()
+        ]
 
     def read(self, value: Any, at: Place, into: dict[str, Any]) -> None:
         """Puts what *value*, at the place *at*, says *into* the canonical object."""
@@ -140,8 +141,8 @@ class Reader:
             return
         if self._known is not None and not value.keys() <= self._known:
             _report_others(self._known, value, at)
-        here = at.step("")
-        for key, take, required, put in self._fields:
+        here = Place("", at.findings, at)
+        for key, take, required, plain, put in self._fields:
             raw = value.get(key)
             if raw is None or raw == "":
                 if required:
@@ -149,7 +150,11 @@ class Reader:
                 continue
             here.key = key
             got = take(raw, here)
-            if got is not NOTHING:
+            if got is NOTHING:
+                continue
+            if plain:
+                into[plain] = got
+            else:
                 put(into, got)
 
 
@@ -347,7 +352,7 @@ def each(take: Take, most: int, least: int = 0) -> Take:
             return at.wrong("is not a list", "send a list")
         if not least <= len(value) <= most:
             return at.wrong("has too few or too many entries", f"send {least} to {most}")
-        here, found = at.step(0), []
+        here, found = Place(0, at.findings, at), []
         for i, one in enumerate(value):
             here.key = i
             if (got := take(one, here)) is not NOTHING:
