@@ -5,14 +5,16 @@ watermark says up to which number everything is confirmed by the broker. What a 
 source and id, so that a submission has one effect however often it arrives.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import orjson
 import sqlalchemy as sa
 
 from broker.broker import Broker, Outgoing
 from broker.sealed import Seal
-from schemas.database import BigInt, add_rows, metadata, reading
+from schemas.database import BigInt, add_rows, metadata, reading, rows_named
 
 outbox = sa.Table(
     "outbox",
@@ -38,8 +40,20 @@ inbox = sa.Table(
     sa.Column("digest", sa.LargeBinary(32), nullable=False),
     sa.Column("at", sa.String(30), nullable=False),
 )
-_CHUNK = 400
 _RELAY = 1000  # rows held in memory at a time, however far the relay is behind
+_AT_HAND = 4000  # releases of the newest batches, a few KB each
+
+
+class Leaving(NamedTuple):
+    """A release on its way: the ledger's index of its entry, what is to be queued, and the entry itself where
+    it is at hand.
+    """
+
+    number: int
+    queue: str
+    headers: Mapping[str, str]
+    body: bytes
+    entry: bytes | None
 
 
 class Outbox:
@@ -50,12 +64,14 @@ class Outbox:
         engine: sa.Engine,
         broker: Broker,
         seal: Seal,
-        finish: Callable[[Sequence[tuple[int, bytes]]], Sequence[bytes]],
+        finish: Callable[[Sequence[Leaving]], Sequence[bytes]],
     ) -> None:
-        """Bodies lie here closed by *seal*. *finish* gives the bodies of releases (number, body), in order,
-        what could be known only after they were committed: their proofs.
+        """Bodies lie in the database closed by *seal*. *finish* gives the bodies of releases, in order, what
+        could be known only after they were committed: their proofs.
         """
         self._engine, self._broker, self._seal, self._finish = engine, broker, seal, finish
+        self._at_hand: dict[int, Leaving] = {}
+        self._handing = threading.Lock()
 
     def start(self) -> None:
         """Creates the watermark when the database is new. Several processes may start at once."""
@@ -71,6 +87,17 @@ class Outbox:
             for n, o in releases
         ]
         add_rows(connection, outbox, ("number", "queue", "headers", "body"), rows)
+
+    def committed(self, releases: Sequence[tuple[int, Outgoing, bytes]]) -> None:
+        """Keeps *releases* (ledger index, message, entry) at hand, so that `relay` need not read back what
+        this process has just written. Call it after the commit, never before: what was rolled back must not
+        leave. Nothing depends on it: what is not at hand is read.
+        """
+        with self._handing:
+            for number, out, entry in releases:
+                self._at_hand[number] = Leaving(number, out.queue, out.headers, out.body, entry)
+            for number in list(self._at_hand)[:-_AT_HAND]:
+                del self._at_hand[number]
 
     def relay(self, below: int) -> int:
         """Publishes everything above the watermark and *below* a ledger index, in order, then raises the
@@ -95,38 +122,46 @@ class Outbox:
         if self._engine.dialect.name == "sqlite":
             with reading(self._engine).begin() as connection:
                 published = connection.execute(sa.select(outbox_watermark.c.published)).scalar_one()
-                rows = self._waiting(connection, published, below)
-            self._publish(rows)
-            if rows:
+                leaving = self._waiting(connection, published, below)
+            self._publish(leaving)
+            if leaving:
                 with self._engine.begin() as connection:
-                    self._raise(connection, rows[-1].number)
-            return len(rows)
+                    self._raise(connection, leaving[-1].number)
+            return len(leaving)
         with self._engine.begin() as connection:
             locked = sa.select(outbox_watermark.c.published).with_for_update()
-            rows = self._waiting(connection, connection.execute(locked).scalar_one(), below)
-            self._publish(rows)
-            if rows:
-                self._raise(connection, rows[-1].number)
-        return len(rows)
+            leaving = self._waiting(connection, connection.execute(locked).scalar_one(), below)
+            self._publish(leaving)
+            if leaving:
+                self._raise(connection, leaving[-1].number)
+        return len(leaving)
 
-    def _waiting(
-        self, connection: sa.Connection, published: int, below: int
-    ) -> Sequence[sa.Row[tuple[int, str, str, bytes]]]:
-        return connection.execute(
-            sa.select(outbox)
-            .where(outbox.c.number > published, outbox.c.number < below)
-            .order_by(outbox.c.number)
-            .limit(_RELAY)
-        ).all()
+    def _waiting(self, connection: sa.Connection, published: int, below: int) -> list[Leaving]:
+        """What is to be published next, in order. The database alone says which; what each is may be at
+        hand.
+        """
+        beyond = (outbox.c.number > published, outbox.c.number < below)
+        query = sa.select(outbox.c.number).where(*beyond).order_by(outbox.c.number).limit(_RELAY)
+        numbers = connection.execute(query).scalars().all()
+        with self._handing:
+            found = {n: self._at_hand.pop(n) for n in numbers if n in self._at_hand}
+        missing = [n for n in numbers if n not in found]
+        if missing:
+            rows = connection.execute(
+                sa.select(outbox).where(outbox.c.number.between(missing[0], missing[-1]))
+            )
+            for row in rows:
+                if row.number not in found:
+                    body = self._seal.open(row.queue, bytes(row.body))
+                    headers = orjson.loads(row.headers)
+                    found[row.number] = Leaving(row.number, row.queue, headers, body, None)
+        return [found[n] for n in numbers]
 
-    def _publish(self, rows: Sequence[sa.Row[tuple[int, str, str, bytes]]]) -> None:
-        if rows:
-            bodies = self._finish([(r.number, self._seal.open(r.queue, bytes(r.body))) for r in rows])
+    def _publish(self, leaving: Sequence[Leaving]) -> None:
+        if leaving:
+            bodies = self._finish(leaving)
             self._broker.publish(
-                [
-                    Outgoing(row.queue, body, orjson.loads(row.headers))
-                    for row, body in zip(rows, bodies, strict=True)
-                ]
+                [Outgoing(one.queue, body, one.headers) for one, body in zip(leaving, bodies, strict=True)]
             )
 
     def _raise(self, connection: sa.Connection, number: int) -> None:
@@ -142,25 +177,11 @@ class Outbox:
 
 def seen(connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
     """Which of *keys* (source, id) have been taken in, with the digest of what they said."""
-    wanted = sorted(set(keys))
-    found: dict[tuple[str, str], bytes] = {}
-    for start in range(0, len(wanted), _CHUNK):
-        part = wanted[start : start + _CHUNK]
-        # By id alone, then the pair is compared here: row values in IN are not portable, and ids hardly ever
-        # meet.
-        rows = connection.execute(
-            sa.select(inbox.c.source, inbox.c.message, inbox.c.digest).where(
-                inbox.c.source.in_(sorted({s for s, _ in part})), inbox.c.message.in_([m for _, m in part])
-            )
-        )
-        found.update(((s, m), bytes(d)) for s, m, d in rows)
-    return {key: found[key] for key in wanted if key in found}
+    rows = rows_named(connection, inbox, ("source", "message", "digest"), ("source", "message"), keys)
+    return {(source, message): bytes(digest) for source, message, digest in rows}
 
 
 def remember(connection: sa.Connection, taken: Mapping[tuple[str, str], bytes], at: str) -> None:
     """Records *taken* (source, id → digest) in the caller's transaction."""
-    if taken:
-        connection.execute(
-            sa.insert(inbox),
-            [{"source": s, "message": m, "digest": d, "at": at} for (s, m), d in taken.items()],
-        )
+    rows = [(source, message, digest, at) for (source, message), digest in taken.items()]
+    add_rows(connection, inbox, ("source", "message", "digest", "at"), rows)

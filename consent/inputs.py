@@ -17,7 +17,7 @@ from consent.case import Case
 from consent.policy import Question
 from schemas.classes import Facet
 from schemas.clock import instant_of, rfc3339
-from schemas.database import BigInt, metadata
+from schemas.database import BigInt, add_rows, metadata, rows_among
 
 decision_input = sa.Table(
     "decision_input",
@@ -29,7 +29,10 @@ decision_input = sa.Table(
     sa.Column("asked", sa.LargeBinary, nullable=False),
 )
 _PAGE = 1000
-_PART = 400  # values in one IN list
+_COLUMNS = ("source", "message", "at", "asked")
+
+
+Row = tuple[str, str, str, bytes]  # source, message, at, asked
 
 
 class Asked(NamedTuple):
@@ -44,7 +47,7 @@ class Asked(NamedTuple):
     numbered: Mapping[str, frozenset[str]]
 
 
-def encode(asked: Asked) -> dict[str, Any]:
+def encode(asked: Asked) -> Row:
     """*asked* as a row. The cases are written as they are now; later messages change them."""
     q = asked.question
     body: dict[str, Any] = {
@@ -64,17 +67,16 @@ def encode(asked: Asked) -> dict[str, Any]:
         body["t"] = asked.to
     if asked.numbered:
         body["o"] = {ref: sorted(agencies) for ref, agencies in asked.numbered.items()}
-    return {"source": q.source, "message": asked.message, "at": rfc3339(q.at), "asked": orjson.dumps(body)}
+    return q.source, asked.message, rfc3339(q.at), orjson.dumps(body)
 
 
-def keep(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+def keep(connection: sa.Connection, rows: Sequence[Row]) -> None:
     """Stores *rows* of `encode` in the caller's transaction, in one statement.
 
     It is the transaction of the decisions themselves: a crash before its commit leaves neither, after it
     both, so that each decision in the ledger has its question here, once.
     """
-    if rows:
-        connection.execute(sa.insert(decision_input), list(rows))
+    add_rows(connection, decision_input, _COLUMNS, rows)
 
 
 def count(connection: sa.Connection) -> int:
@@ -122,13 +124,11 @@ def forget(connection: sa.Connection, numbers: Sequence[int]) -> None:
 def of(connection: sa.Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Asked]:
     """The stored question of each of *keys* (source, message), as far as there is one."""
     wanted = set(keys)
-    messages = sorted({message for _, message in wanted})
     found: dict[tuple[str, str], Asked] = {}
-    for at in range(0, len(messages), _PART):
-        query = sa.select(decision_input).where(decision_input.c.message.in_(messages[at : at + _PART]))
-        for row in connection.execute(query):
-            if (row.source, row.message) in wanted:
-                found[row.source, row.message] = _decoded(row.source, row.message, row.at, row.asked)
+    messages = {message for _, message in wanted}
+    for source, message, at, asked in rows_among(connection, decision_input, _COLUMNS, "message", messages):
+        if (source, message) in wanted:
+            found[source, message] = _decoded(source, message, at, asked)
     return found
 
 

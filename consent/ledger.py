@@ -9,10 +9,11 @@ durable: a signature may lag behind the head, never lead it.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -22,6 +23,7 @@ from consent.entry import COMMON_FIELDS, DELIVERY
 from consent.ledger_tables import ledger_checkpoint, ledger_entry, ledger_head, ledger_tile, ledger_witness
 from consent.merkle import HASH_SIZE, ProofError, leaf_hash
 from consent.note import Checkpoint, Key, Signer, Signing, TlogProof, add_signatures, open_checkpoint
+from consent.proving import Lately, Proving
 from consent.witness import request
 from schemas.canonical import canonical_trusted
 from schemas.clock import Clock
@@ -55,6 +57,7 @@ _UPSERT_TILE = (
 _SELECT_NEWEST = "SELECT note FROM ledger_checkpoint ORDER BY size DESC LIMIT 1"
 _INSERT_CHECKPOINT = "INSERT INTO ledger_checkpoint (size, note) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _CHUNK = 400  # values in one IN list
+_NO_ENTRIES: Mapping[int, bytes] = MappingProxyType({})
 RESTORE = (
     "Stop every hub process and keep a copy of the database. isr-hub ledger check says what is damaged: "
     "tiles and head alone are mended by isr-hub ledger rebuild-tiles; for anything else restore the newest "
@@ -93,8 +96,7 @@ class Entry:
         return data
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """An entry whose canonical bytes, *data*, were written where it was decided; they repeat the fields."""
 
     kind: str
@@ -132,6 +134,7 @@ class Ledger:
         # Threads append while others sign, so it is read and changed under its own lock.
         self._passed: dict[int, bytes] = {}
         self._passing = threading.Lock()
+        self._lately = Lately()
 
     def keys_for(self, size: int) -> Sequence[Key]:
         """The public keys of which one must have signed a checkpoint of *size*."""
@@ -171,6 +174,7 @@ class Ledger:
         # Until this is done the edge belongs to no root: after an error it is read anew.
         self._edge_root = b""
         changed = edge.extend(leaves)
+        self._lately.add(changed)
         rows = [
             (number, leaf, data, entry.source, entry.message, entry.party, entry.kind)
             for number, (leaf, data, entry) in enumerate(zip(leaves, encoded, entries, strict=True), size)
@@ -298,9 +302,11 @@ class Ledger:
             path = self._prove(connection, lambda read: merkle.inclusion_proof(idx, size, read))
             return TlogProof(idx, tuple(path), newest, _entries(connection, idx, idx + 1)[0]).encode()
 
-    def tlog_proofs(self, indices: Sequence[int], size: int | None = None) -> list[str]:
+    def tlog_proofs(
+        self, indices: Sequence[int], size: int | None = None, entries: Mapping[int, bytes] = _NO_ENTRIES
+    ) -> list[str]:
         """`tlog_proof` for each of *indices*, ascending, under one checkpoint (that of *size*, else the
-        newest): what each release carries.
+        newest): what each release carries. *entries* are those that the caller has at hand, committed.
 
         Raises `NotFound` while no checkpoint covers the last of them.
         """
@@ -310,16 +316,14 @@ class Ledger:
             newest = self._newest(connection) if size is None else self._signed(connection, size)
             if newest is None or not 0 <= indices[0] <= indices[-1] < newest.size:
                 raise NotFound("no signed checkpoint covers this entry")
-            entries = _chosen(connection, indices)
-            read = tiles.node_reader(lambda level, n: self._read_tile(connection, level, n))
+            said = dict(entries)
+            missing = [index for index in indices if index not in said]
+            said.update(zip(missing, _chosen(connection, missing), strict=True))
+            proving = Proving(newest, self._nodes(connection, newest))
             try:
-                paths = [merkle.inclusion_proof(index, newest.size, read) for index in indices]
+                return [proving.text(index, said[index]) for index in indices]
             except ProofError as error:
                 raise BadProof(str(error)) from error
-        return [
-            TlogProof(index, tuple(path), newest, entry).encode()
-            for index, path, entry in zip(indices, paths, entries, strict=True)
-        ]
 
     def witness_request(self, old: int, checkpoint: Checkpoint | None = None) -> bytes:
         """What to send to a witness that last cosigned the size *old* (0 at first), to have *checkpoint* (the
@@ -410,6 +414,7 @@ class Ledger:
             self._edge = edge
             with self._passing:
                 self._passed = {size: root}
+                self._lately.forget()
         return self._edge
 
     def _write_tiles(self, connection: sa.Connection, changed: dict[tuple[int, int], bytes]) -> None:
@@ -464,6 +469,16 @@ class Ledger:
         query = sa.select(ledger_checkpoint.c.note).where(ledger_checkpoint.c.size == size)
         note = connection.execute(query).scalar()
         return Checkpoint.from_note(note) if note is not None else None
+
+    def _nodes(self, connection: sa.Connection, checkpoint: Checkpoint) -> merkle.ReadNode:
+        """The nodes of the tree of *checkpoint*; from memory when this edge went through that very tree."""
+
+        def read(level: int, number: int) -> bytes:
+            return self._read_tile(connection, level, number)
+
+        with self._passing:
+            is_ours = self._passed.get(checkpoint.size) == checkpoint.root
+            return tiles.node_reader(self._lately.reader(checkpoint.size, read) if is_ours else read)
 
     def _prove(
         self, connection: sa.Connection, make: Callable[[merkle.ReadNode], list[bytes]]

@@ -44,7 +44,7 @@ MAX_SIGNATURES = 100  # readers must take at least 16; a bound keeps a hostile n
 MAX_PATH = 63  # hashes of a proof in any tree that a checkpoint can name
 MAX_SIZE = 2**63 - 1
 _DASH = "— "  # U+2014 and a space open each signature line
-_PROOF_HEADER = "c2sp.org/tlog-proof@v1"
+PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 _SKEY_PREFIX = "PRIVATE+KEY+"
 _TIMESTAMP_BYTES = 8
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
@@ -270,7 +270,7 @@ class TlogProof:
 
     def encode(self) -> str:
         """The proof as text, for a file named `*.tlog-proof`."""
-        lines = [_PROOF_HEADER]
+        lines = [PROOF_HEADER]
         if self.extra is not None:
             lines.append(f"extra {_to_base64(self.extra)}")
         lines.append(f"index {self.index}")
@@ -297,7 +297,7 @@ def split_proof(text: str) -> tuple[int, list[str], bytes | None, str]:
     """
     head, separator, note = text.partition("\n\n")
     lines = head.split("\n")
-    if not separator or len(text) > 2 * MAX_NOTE_BYTES or lines.pop(0) != _PROOF_HEADER:
+    if not separator or len(text) > 2 * MAX_NOTE_BYTES or lines.pop(0) != PROOF_HEADER:
         raise ProofError("this is not a tlog-proof")
     extra = None
     if lines and lines[0].startswith("extra "):

@@ -6,18 +6,18 @@ else belongs to every open case in which its people are: a person with two famil
 message that belongs nowhere is an error (`CaseUnknown`), never a guess.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
 
 from consent.case import HOME, ROLE, Case, Caution, PersonInCase
 from consent.people import Keys
 from schemas.catalogue import Branch, Leaf, MessageType, about_whom
 from schemas.classes import CASE
-from schemas.database import BigInt, metadata
+from schemas.database import BigInt, add_rows, change_rows, metadata, rows_among
 from schemas.errors import CaseUnknown, Problem
 from schemas.message import Message, identity
 
@@ -25,7 +25,7 @@ case_table = sa.Table(
     "case_file",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("number", BigInt, nullable=False),  # order of opening
+    sa.Column("number", BigInt, nullable=False, index=True),  # order of opening
     sa.Column("facts", sa.Text, nullable=False),
 )
 case_person = sa.Table(
@@ -34,7 +34,6 @@ case_person = sa.Table(
     sa.Column("pseudonym", sa.String(32), primary_key=True),
     sa.Column("case_id", sa.String(64), primary_key=True),
 )
-_CHUNK = 500
 # Who is victim and who perpetrator is assessed by Police at the episode, by Corrections of its offenders, by
 # Oranga
 # Tamariki of families it works with, and by the meeting.
@@ -64,21 +63,18 @@ class Cases:
         """*table_parties* gives the core parties of the Safety Assessment Meeting at a site."""
         self._keys = keys
         self._table_parties = table_parties
+        self._homes: dict[str, _Homes] = {}
 
     def open_batch(self, connection: sa.Connection, ids: set[str], pseudonyms: set[str]) -> "Batch":
         """The cases named by *ids* and those in which any of *pseudonyms* is."""
         wanted = set(ids)
-        for part in _chunks(sorted(pseudonyms)):
-            rows = connection.execute(
-                sa.select(case_person.c.case_id).where(case_person.c.pseudonym.in_(part))
-            )
-            wanted.update(row.case_id for row in rows)
-        cases: dict[str, tuple[int, Case]] = {}
-        for part in _chunks(sorted(wanted)):
-            rows = connection.execute(sa.select(case_table).where(case_table.c.id.in_(part)))
-            cases.update((r.id, (r.number, Case.from_json(r.id, json.loads(r.facts)))) for r in rows)
+        wanted.update(
+            case for (case,) in rows_among(connection, case_person, ("case_id",), "pseudonym", pseudonyms)
+        )
+        rows = rows_among(connection, case_table, ("id", "number", "facts"), "id", wanted)
+        cases = {i: (number, Case.from_json(i, orjson.loads(facts))) for i, number, facts in rows}
         highest = connection.execute(sa.select(sa.func.max(case_table.c.number))).scalar() or 0
-        return Batch(self._keys, self._table_parties, cases, highest)
+        return Batch(self._keys, self._table_parties, cases, highest, self._homes)
 
 
 class Batch:
@@ -90,8 +86,12 @@ class Batch:
         table_parties: Callable[[str], Sequence[str]],
         cases: dict[str, tuple[int, Case]],
         highest: int,
+        homes: "dict[str, _Homes]",
     ) -> None:
         self._keys, self._table_parties = keys, table_parties
+        self._seated: dict[str, Sequence[str]] = {}
+        self._homes = homes
+        self._places: dict[tuple[str, str], str] = {}  # a household has one, each of its people names it
         self._cases = cases
         self._stored = set(cases)
         self._highest = highest
@@ -117,11 +117,15 @@ class Batch:
             if before is None:
                 before = self._cautions[case.id] = case.cautions()
             known = set(case.people)
-            if self._change(case, message, kind, data, roles, refs):
-                self._changed.add(case.id)
-                after = self._cautions[case.id] = case.cautions()
-                if after != before:
-                    self._learn(learnt, case, after - before, known)
+            if not self._change(case, message, kind, data, roles, refs):
+                continue
+            self._changed.add(case.id)
+            if not known and all(len(self._members[pseudonym]) == 1 for pseudonym in case.people):
+                del self._cautions[case.id]  # nothing was decided yet, here or elsewhere, about any of them
+                continue
+            after = self._cautions[case.id] = case.cautions()
+            if after != before:
+                self._learn(learnt, case, after - before, known)
         return Placed(tuple(cases), data, roles, self._elsewhere(cases, roles, refs), learnt)
 
     def _learn(
@@ -178,29 +182,18 @@ class Batch:
         """Writes what changed. Part of the batch's one transaction: a crash before its commit leaves the
         cases as they were.
         """
-        rows = [(i, *self._cases[i]) for i in sorted(self._changed)]
-        new = [
-            {"id": i, "number": n, "facts": json.dumps(c.to_json(), separators=(",", ":"))}
-            for i, n, c in rows
-            if i not in self._stored
-        ]
-        old = [
-            {"case": i, "new_facts": json.dumps(c.to_json(), separators=(",", ":"))}
-            for i, _, c in rows
-            if i in self._stored
-        ]
-        if new:
-            connection.execute(sa.insert(case_table), new)
-        if old:
-            statement = (
-                sa.update(case_table)
-                .where(case_table.c.id == sa.bindparam("case"))
-                .values(facts=sa.bindparam("new_facts"))
-            )
-            connection.execute(statement, old)
-        if self._new_members:
-            members = [{"pseudonym": p, "case_id": c} for p, c in sorted(self._new_members)]
-            connection.execute(sa.insert(case_person), members)
+        new: list[tuple[str, int, str]] = []
+        old: list[tuple[str, str]] = []
+        for id in sorted(self._changed):
+            number, case = self._cases[id]
+            facts = orjson.dumps(case.to_json()).decode()
+            if id in self._stored:
+                old.append((id, facts))
+            else:
+                new.append((id, number, facts))
+        add_rows(connection, case_table, ("id", "number", "facts"), new)
+        change_rows(connection, case_table, ("id", "facts"), old)
+        add_rows(connection, case_person, ("pseudonym", "case_id"), sorted(self._new_members))
 
     def _find(self, message: Message, kind: MessageType, refs: Mapping[str, str]) -> list[Case]:
         if message.correlationid is not None and not kind.opens_case:
@@ -252,7 +245,10 @@ class Batch:
         # Named after the message that opens it, so that a replay after a crash opens the same case and not a
         # second one.
         case = Case(id=identity("hub", f"case\n{message.source}\n{message.id}"), site=_site(message))
-        case.assignments.update((party, "*", "table") for party in self._table_parties(case.site))
+        seated = self._seated.get(case.site)
+        if seated is None:
+            seated = self._seated[case.site] = self._table_parties(case.site)
+        case.assignments.update([(party, "*", "table") for party in seated])
         self._highest += 1
         self._cases[case.id] = (self._highest, case)
         self._changed.add(case.id)
@@ -270,19 +266,23 @@ class Batch:
         changed = False
         # Several cases: the message is about somebody's custody, not about who belongs to which family.
         joins = kind.opens_case or message.correlationid == case.id
+        assesses = message.source.partition("#")[0] in _ASSESSORS
         for person in data.get("people", ()):
             pseudonym = refs[person["ref"]]
-            if pseudonym not in case.people:
+            inside = case.people.get(pseudonym)
+            if inside is None:
                 if not joins:
                     continue
-                case.people[pseudonym] = PersonInCase()
+                inside = case.people[pseudonym] = PersonInCase()
                 self._members.setdefault(pseudonym, set()).add(case.id)
                 self._new_members.add((pseudonym, case.id))
-            assesses = message.source.partition("#")[0] in _ASSESSORS
-            changed |= self._update_person(case.people[pseudonym], person, refs, kind, assesses=assesses)
-        for whose, address in _places(kind.shape, data, roles):
+            changed |= self._update_person(inside, person, refs, kind, assesses=assesses)
+        homes = self._homes.get(kind.name)
+        if homes is None:
+            homes = self._homes[kind.name] = _homes(kind.shape)
+        for whose, address in _lived_in(homes, data, roles):
             inside = case.people.get(refs[whose])
-            if inside is not None and (place := self._keys.place(address)) not in inside.households:
+            if inside is not None and (place := self._place(address)) not in inside.households:
                 inside.households.add(place)
                 changed = True
         effect = _EFFECTS.get(message.type)
@@ -291,6 +291,13 @@ class Batch:
             effect(case, data, refs)
             changed |= before != (case.open, case.risk, len(case.assignments), len(case.conflicts))
         return changed
+
+    def _place(self, address: Mapping[str, str]) -> str:
+        written = address["line1"], address["city"]
+        found = self._places.get(written)
+        if found is None:
+            found = self._places[written] = self._keys.place(address)
+        return found
 
     def _update_person(
         self,
@@ -366,22 +373,40 @@ def _site(message: Message) -> str:
     )
 
 
-def _places(
-    branch: Branch, value: Any, roles: Mapping[str, str], above: str = ""
+class _Homes(NamedTuple):
+    """The part of a *branch* of a message in which addresses stand: its own, and what is *below*."""
+
+    branch: Branch
+    addresses: tuple[tuple[str, Leaf], ...]
+    below: "tuple[tuple[str, _Homes], ...]"
+
+
+def _homes(branch: Branch) -> _Homes:
+    children = branch.children.items()
+    below = [(name, _homes(child)) for name, child in children if isinstance(child, Branch)]
+    return _Homes(
+        branch,
+        tuple((name, child) for name, child in children if isinstance(child, Leaf) and child.address),
+        tuple((name, homes) for name, homes in below if homes.addresses or homes.below),
+    )
+
+
+def _lived_in(
+    homes: _Homes, value: Any, roles: Mapping[str, str], above: str = ""
 ) -> list[tuple[str, Mapping[str, Any]]]:
     """(ref, address) for every address in *value* that is where that person lives."""
     found: list[tuple[str, Mapping[str, Any]]] = []
-    for item in value if branch.array else (value,):
-        whose = about_whom(branch, item, above)
-        for name, inner in item.items():
-            child = branch.children[name]
-            if isinstance(child, Branch):
-                found.extend(_places(child, inner, roles, whose))
-            elif isinstance(child, Leaf) and whose and isinstance(inner, dict) and "line1" in inner:
-                role = roles.get(whose, CASE)
+    for item in value if homes.branch.array else (value,):
+        whose = about_whom(homes.branch, item, above)
+        if whose:
+            role = roles.get(whose, CASE)
+            for name, leaf in homes.addresses:
                 # The protected address in an order stands beside the restrained person and is not his.
-                if not (role == "perpetrator" and child.facets[role].name.startswith("ADDR")):
-                    found.append((whose, inner))
+                if name in item and not (role == "perpetrator" and leaf.facets[role].name.startswith("ADDR")):
+                    found.append((whose, item[name]))
+        for name, inner in homes.below:
+            if name in item:
+                found += _lived_in(inner, item[name], roles, whose)
     return found
 
 
@@ -425,7 +450,3 @@ _EFFECTS: dict[str, Callable[[Case, Mapping[str, Any], Mapping[str, str]], None]
     "nz.isr.msd.entitlement-review-requested.v1": _task_in("review", "person"),
     "nz.isr.oranga-tamariki.report-of-concern-submitted.v1": _task_in("concern", "child"),
 }
-
-
-def _chunks(values: Sequence[str]) -> list[Sequence[str]]:
-    return [values[i : i + _CHUNK] for i in range(0, len(values), _CHUNK)]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from schemas.database import BigInt, metadata
+from schemas.database import BigInt, add_rows, metadata, rows_among
 
 case_message = sa.Table(
     "case_message",
@@ -60,9 +60,7 @@ class Task(NamedTuple):
 
 def remember(connection: sa.Connection, rows: Iterable[tuple[str, str, str]]) -> None:
     """Stores that a message is about a case (case, source, message), in the caller's transaction."""
-    values = [{"case_id": c, "source": s, "message": m} for c, s, m in rows]
-    if values:
-        connection.execute(sa.insert(case_message), values)
+    add_rows(connection, case_message, ("case_id", "source", "message"), list(rows))
 
 
 def forget(connection: sa.Connection, cases: Iterable[str], messages: Iterable[str]) -> None:
@@ -102,34 +100,26 @@ def warned(
     connection: sa.Connection, cases: Iterable[str] | None = None, above: int = -1
 ) -> dict[str, tuple[int, str]]:
     """Of *cases* (all), those of which something was learnt above a ledger index: case → (index, reason)."""
-    query = sa.select(case_caution).where(case_caution.c.entry > above)
     if cases is None:
+        query = sa.select(case_caution).where(case_caution.c.entry > above)
         return {row.case_id: (row.entry, row.reason) for row in connection.execute(query)}
-    return {
-        row.case_id: (row.entry, row.reason)
-        for part in _parts(cases)
-        for row in connection.execute(query.where(case_caution.c.case_id.in_(part)))
-    }
+    columns = ("case_id", "entry", "reason")
+    rows = rows_among(connection, case_caution, columns, "case_id", cases)
+    return {case: (entry, reason) for case, entry, reason in rows if entry > above}
 
 
 def messages_of(connection: sa.Connection, cases: Iterable[str]) -> dict[str, set[tuple[str, str]]]:
     """(source, message) of every message that was carried about each of *cases*."""
     found: dict[str, set[tuple[str, str]]] = {}
-    for part in _parts(cases):
-        for row in connection.execute(sa.select(case_message).where(case_message.c.case_id.in_(part))):
-            found.setdefault(row.case_id, set()).add((row.source, row.message))
+    columns = ("case_id", "source", "message")
+    for case, source, message in rows_among(connection, case_message, columns, "case_id", cases):
+        found.setdefault(case, set()).add((source, message))
     return found
 
 
 def recalled(connection: sa.Connection, disclosures: Iterable[str]) -> set[str]:
     """Which of *disclosures* have been recalled."""
-    return {
-        id
-        for part in _parts(disclosures)
-        for id in connection.execute(
-            sa.select(recall.c.disclosure).where(recall.c.disclosure.in_(part))
-        ).scalars()
-    }
+    return {id for (id,) in rows_among(connection, recall, ("disclosure",), "disclosure", disclosures)}
 
 
 def add(connection: sa.Connection, tasks: Sequence[Task]) -> None:

@@ -6,14 +6,13 @@ the log (Privacy Act 2020, IPP 9).
 """
 
 import hashlib
-import hmac
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import sqlalchemy as sa
 
-from consent.people import Keys
-from schemas.database import metadata
+from consent.people import Keys, keyed_digest
+from schemas.database import add_rows, metadata, rows_among
 
 subject_key = sa.Table(
     "subject_key",
@@ -21,7 +20,6 @@ subject_key = sa.Table(
     sa.Column("pseudonym", sa.String(32), primary_key=True),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
-_CHUNK = 500  # bound parameters a statement, below SQLite's oldest limit of 999
 _KEY_BYTES = 32
 
 
@@ -33,25 +31,16 @@ class Subjects:
 
     def keys_of(self, connection: sa.Connection, pseudonyms: Iterable[str]) -> dict[str, bytes]:
         """pseudonym → key, for those who have one."""
-        wanted = sorted(set(pseudonyms))
-        found: dict[str, bytes] = {}
-        for start in range(0, len(wanted), _CHUNK):
-            rows = connection.execute(
-                sa.select(subject_key).where(subject_key.c.pseudonym.in_(wanted[start : start + _CHUNK]))
-            )
-            found.update((row.pseudonym, self._keys.unseal_bytes(row.sealed)) for row in rows)
-        return found
+        rows = rows_among(connection, subject_key, ("pseudonym", "sealed"), "pseudonym", pseudonyms)
+        return {pseudonym: self._keys.unseal_bytes(sealed) for pseudonym, sealed in rows}
 
     def made_for(self, connection: sa.Connection, pseudonyms: Iterable[str]) -> dict[str, bytes]:
         """pseudonym → key for all of them; new people get one in the caller's transaction."""
         wanted = set(pseudonyms)
         found = self.keys_of(connection, wanted)
-        new = {pseudonym: os.urandom(_KEY_BYTES) for pseudonym in sorted(wanted - found.keys())}
-        if new:
-            connection.execute(
-                sa.insert(subject_key),
-                [{"pseudonym": p, "sealed": self._keys.seal_bytes(key)} for p, key in new.items()],
-            )
+        new = {pseudonym: os.urandom(_KEY_BYTES) for pseudonym in wanted - found.keys()}
+        rows = [(pseudonym, self._keys.seal_bytes(key)) for pseudonym, key in new.items()]
+        add_rows(connection, subject_key, ("pseudonym", "sealed"), rows)
         return found | new
 
     def destroy(self, connection: sa.Connection, pseudonym: str) -> bool:
@@ -69,7 +58,7 @@ def subject_salt(key: bytes, source: str, message: str) -> bytes:
     """The salt that opens the commitment to the person with *key* in the entries on *message* of *source*,
     and no other.
     """
-    return hmac.digest(key, f"subject\n{source}\n{message}".encode(), "sha256")
+    return keyed_digest(key, f"subject\n{source}\n{message}".encode())
 
 
 def commitment(key: bytes, source: str, message: str, pseudonym: str) -> str:
@@ -79,9 +68,14 @@ def commitment(key: bytes, source: str, message: str, pseudonym: str) -> str:
     return hashlib.sha256(subject_salt(key, source, message) + pseudonym.encode()).hexdigest()
 
 
+def content_salts(keys: Mapping[str, bytes]) -> Callable[[str], bytes]:
+    """What gives the `content_salt` of any disclosure about all who have *keys* (by pseudonym)."""
+    together = hashlib.sha256(b"".join(keys[pseudonym] for pseudonym in sorted(keys))).digest()
+    return lambda disclosure: keyed_digest(together, f"content\n{disclosure}".encode())
+
+
 def content_salt(keys: Mapping[str, bytes], disclosure: str) -> bytes:
     """The salt that opens the content of *disclosure*, about all who have *keys* (by pseudonym): without the
     key of any one of them it cannot be made again.
     """
-    together = hashlib.sha256(b"".join(keys[pseudonym] for pseudonym in sorted(keys))).digest()
-    return hmac.digest(together, f"content\n{disclosure}".encode(), "sha256")
+    return content_salts(keys)(disclosure)

@@ -7,13 +7,14 @@ referral needs it, sealed with the hub's key, and deleted in the transaction tha
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
 
 from consent import duty as duties
-from consent.decision import NO_LEAVE, Decision, Leave
+from consent.decision import NO_LEAVE, REFERRED, Decision, Leave
 from consent.entry import OVERRIDE
 from consent.ledger import Entry
 from consent.override import State as OverrideState
@@ -21,9 +22,10 @@ from consent.people import Keys
 from consent.placing import Placed
 from consent.referral import OPEN, RELEASE, REQUEST, Standing, State
 from schemas.clock import NEW_ZEALAND, instant_of, rfc3339
-from schemas.database import metadata
+from schemas.database import add_missing_rows, add_rows, metadata, rows_among
 from schemas.message import Message, agency_of, identity
 
+_IS_REQUEST = sa.text(f"kind = '{REQUEST}'")
 referral = sa.Table(
     "referral",
     metadata,
@@ -44,9 +46,9 @@ referral = sa.Table(
     sa.Column("ended", sa.String(30), nullable=False),  # "" while it waits
     sa.Column("disclosure", sa.String(36), nullable=False),  # of a request: by which id the holder knows it
     sa.Column("answer", sa.String(64), nullable=False),
-    sa.Index("ix_referral_message", "source", "message"),
+    sa.Index("ix_referral_message", "message"),
     sa.Index("ix_referral_state", "state", "due"),
-    sa.Index("ix_referral_disclosure", "disclosure"),
+    sa.Index("ix_referral_disclosure", "disclosure", sqlite_where=_IS_REQUEST, postgresql_where=_IS_REQUEST),
 )
 kept_submission = sa.Table(
     "kept_submission",
@@ -89,15 +91,8 @@ override = sa.Table(
 )
 REQUESTS = frozenset({"nz.isr.fss.information-requested.v1"})
 MAY_REQUIRE = frozenset({"oranga-tamariki", "police"})  # Oranga Tamariki Act 1989 s 66(1)
-_CHUNK = 400
-_ADD_DUTY = sa.text(
-    "INSERT INTO duty (kind, party, case_id, role, at, due, state, ended) "
-    "VALUES (:kind, :party, :case_id, :role, :at, :due, '', '') ON CONFLICT DO NOTHING"
-)
-_ADD_KEPT = sa.text(
-    "INSERT INTO kept_submission (source, message, sealed) VALUES (:source, :message, :sealed) "
-    "ON CONFLICT DO NOTHING"
-)
+_DUTY = ("kind", "party", "case_id", "role", "at", "due", "state", "ended")
+_KEPT = ("source", "message", "sealed")
 _REMEMBERED = 100_000
 
 # When something is due that began at an instant, for (what, risk, site): what is `release`, `request`, or a
@@ -131,6 +126,15 @@ class Row(NamedTuple):
     reason: str
     answer: str
     standing: Standing
+
+
+class Request(NamedTuple):
+    """A request that somebody may be answering: *party* asked, *holder* was asked."""
+
+    id: str
+    party: str
+    holder: str
+    mandatory: bool
 
 
 class Waiting:
@@ -179,7 +183,7 @@ class Pending:
         due: Due,
         known: set[tuple[str, str, str, str]],
         running: Mapping[str, Mapping[str, tuple[str, frozenset[str]]]],
-        asked: Mapping[tuple[str, str], sa.Row[Any]],
+        asked: Mapping[tuple[str, str], Request],
         at: datetime,
     ) -> None:
         self._keys, self._due, self._known = keys, due, known
@@ -187,7 +191,8 @@ class Pending:
         self._at, self._said_at = at, rfc3339(at)
         self._is_new = at.astimezone(NEW_ZEALAND).date().isoformat() >= duties.IPP3A_BEGINS
         self._dues: dict[tuple[str, str | None, str], str] = {}
-        self._referrals: list[dict[str, Any]] = []
+        self._about: _About | None = None
+        self._referrals: list[_Stored] = []
         self._kept: dict[tuple[str, str], tuple[Message, Placed, Mapping[str, str]]] = {}
         self._duties: dict[tuple[str, str, str, str], tuple[str | None, str]] = {}
         self._answered: dict[str, str] = {}
@@ -210,13 +215,16 @@ class Pending:
         self, message: Message, placed: Placed, refs: Mapping[str, str], decision: Decision, leave: Leave
     ) -> None:
         """Notes what follows from *decision*: who is asked, and which duties a release brings."""
+        about = self._about
+        if about is None or about.message is not message:
+            about = self._about = self._shared(message, placed)
         if decision.found.referred:
-            self._refer(message, placed, decision, leave)
+            self._refer(about, decision, leave)
             self._kept[message.source, message.id] = (message, placed, refs)
         if decision.given:
-            self._oblige(message, placed, decision)
+            self._oblige(about, decision)
             if message.type in REQUESTS:
-                self._ask(message, placed, decision)
+                self._ask(about, decision)
             if leave.opened and (cited := leave.opened.intersection(decision.clauses)):
                 for case in placed.cases:
                     running = self._running.get(case.id, {}).get(decision.recipient)
@@ -257,13 +265,10 @@ class Pending:
         """Writes what waits. Part of the batch's one transaction: a crash before its commit leaves nobody
         asked about what was not decided.
         """
-        if self._referrals:
-            connection.execute(sa.insert(referral), self._referrals)
-        if self._kept:
-            connection.execute(_ADD_KEPT, [self._sealed(*kept) for kept in self._kept.values()])
-        new = [key for key in self._duties if key not in self._known]
-        if new:
-            connection.execute(_ADD_DUTY, [self._duty(key) for key in new])
+        add_rows(connection, referral, _Stored._fields, self._referrals)
+        add_missing_rows(connection, kept_submission, _KEPT, [self._sealed(*k) for k in self._kept.values()])
+        new = [self._duty(*item) for item in self._duties.items() if item[0] not in self._known]
+        add_missing_rows(connection, duty, _DUTY, new)
         for request, answer in self._answered.items():
             connection.execute(
                 sa.update(referral)
@@ -277,94 +282,80 @@ class Pending:
             self._known.clear()
         self._known.update(self._duties)
 
-    def _request_of(self, message: Message) -> sa.Row[Any] | None:
+    def _request_of(self, message: Message) -> Request | None:
         if not self._asked or message.causationid is None:
             return None
         return self._asked.get((message.causationid, agency_of(message.source)))
 
-    def _refer(self, message: Message, placed: Placed, decision: Decision, leave: Leave) -> None:
+    def _shared(self, message: Message, placed: Placed) -> "_About":
+        cases = [case.id for case in placed.cases]
+        risk, site = _risk_and_site(placed)
+        return _About(message, placed, agency_of(message.source), orjson.dumps(cases).decode(), risk, site)
+
+    def _refer(self, about: "_About", decision: Decision, leave: Leave) -> None:
+        message, party = about.message, decision.recipient
         # What the law requires is for a lawyer to refuse, if at all.
         state = State.LEGAL if leave.mandatory else State.WAITING
         self._referrals.append(
-            self._row(
-                referral_id(message.source, message.id, decision.recipient),
+            _Stored(
+                referral_id(message.source, message.id, party),
                 RELEASE,
-                message,
-                placed,
-                party=decision.recipient,
-                holder=agency_of(message.source),
-                cells=[list(cell) for cell in decision.referred],
-                mandatory=leave.mandatory,
-                state=state.value,
-                due=self._due_at(RELEASE, *_risk_and_site(placed)),
+                message.source,
+                message.id,
+                party,
+                about.agency,
+                message.type,
+                _cells(decision.found.referred),
+                about.cases,
+                leave.mandatory,
+                self._said_at,
+                self._due_at(RELEASE, about.risk, about.site),
+                state.value,
             )
         )
 
-    def _ask(self, message: Message, placed: Placed, decision: Decision) -> None:
+    def _ask(self, about: "_About", decision: Decision) -> None:
+        message = about.message
         request = message.data.get("request", {})
-        must = request.get("under") == "OTA66" and agency_of(message.source) in MAY_REQUIRE
         stated = request.get("dueAt")
+        due = rfc3339(instant_of(stated)) if stated else self._due_at(REQUEST, about.risk, about.site)
         self._referrals.append(
-            self._row(
+            _Stored(
                 identity("hub", f"request\n{message.source}\n{message.id}\n{decision.recipient}"),
                 REQUEST,
-                message,
-                placed,
-                party=message.source,
-                holder=agency_of(decision.recipient),
-                cells=[],
-                mandatory=must,
-                state=State.WAITING.value,
-                due=rfc3339(instant_of(stated)) if stated else self._due_at(REQUEST, *_risk_and_site(placed)),
+                message.source,
+                message.id,
+                message.source,
+                agency_of(decision.recipient),
+                message.type,
+                "[]",
+                about.cases,
+                request.get("under") == "OTA66" and about.agency in MAY_REQUIRE,
+                self._said_at,
+                due,
+                State.WAITING.value,
                 disclosure=disclosure_id(message.source, message.id, decision.recipient),
             )
         )
 
-    def _row(
-        self, id: str, kind: str, message: Message, placed: Placed, *, due: str, **more: Any
-    ) -> dict[str, Any]:
-        cells, cases = more.pop("cells"), [case.id for case in placed.cases]
-        return {
-            "id": id,
-            "kind": kind,
-            "source": message.source,
-            "message": message.id,
-            "type": message.type,
-            "cells": orjson.dumps(cells).decode(),
-            "cases": orjson.dumps(cases).decode(),
-            "at": self._said_at,
-            "due": due,
-            "reason": "",
-            "ended": "",
-            "disclosure": "",
-            "answer": "",
-            **more,
-        }
-
-    def _oblige(self, message: Message, placed: Placed, decision: Decision) -> None:
-        roles = {placed.roles.get(ref, "") for ref, facets in decision.given.items() if ref and facets}
+    def _oblige(self, about: "_About", decision: Decision) -> None:
+        known = about.placed.roles
+        roles = {known.get(ref, "") for ref, facets in decision.given.items() if ref and facets}
         roles.discard("")
-        holder = agency_of(message.source)
-        for case in placed.cases:
+        add = self._duties.setdefault
+        for case in about.placed.cases:
+            standing = case.risk, case.site
             if self._is_new:
                 for role in roles:
-                    self._duties.setdefault(
-                        (duties.NOTIFY, decision.recipient, case.id, role), (case.risk, case.site)
-                    )
+                    add((duties.NOTIFY, decision.recipient, case.id, role), standing)
             # The purposes of child welfare alone rest on section 66C, to which the consultation belongs.
-            if decision.purpose.startswith("CW-") and "child" in roles:
-                self._duties.setdefault((duties.CONSULT, holder, case.id, "child"), (case.risk, case.site))
+            if "child" in roles and decision.purpose.startswith("CW-"):
+                add((duties.CONSULT, about.agency, case.id, "child"), standing)
 
-    def _duty(self, key: tuple[str, str, str, str]) -> dict[str, Any]:
-        kind, party, case_id, role = key
-        return {
-            "kind": kind,
-            "party": party,
-            "case_id": case_id,
-            "role": role,
-            "at": self._said_at,
-            "due": self._due_at(kind, *self._duties[key]),
-        }
+    def _duty(
+        self, key: tuple[str, str, str, str], standing: tuple[str | None, str]
+    ) -> tuple[str, str, str, str, str, str, str, str]:
+        return (*key, self._said_at, self._due_at(key[0], *standing), "", "")
 
     def _due_at(self, kind: str, risk: str | None, site: str) -> str:
         """When *kind* is due; a batch begins everything at one instant, so that few are counted."""
@@ -373,7 +364,7 @@ class Pending:
             found = self._dues[kind, risk, site] = rfc3339(self._due(self._at, kind, risk, site))
         return found
 
-    def _sealed(self, message: Message, placed: Placed, refs: Mapping[str, str]) -> dict[str, Any]:
+    def _sealed(self, message: Message, placed: Placed, refs: Mapping[str, str]) -> tuple[str, str, bytes]:
         said: dict[str, Any] = {
             "event": message.to_json(),
             "roles": placed.roles,
@@ -382,11 +373,47 @@ class Pending:
         }
         if placed.data is not message.data:
             said["data"] = placed.data
-        return {
-            "source": message.source,
-            "message": message.id,
-            "sealed": self._keys.seal(orjson.dumps(said).decode()),
-        }
+        return message.source, message.id, self._keys.seal_bytes(orjson.dumps(said))
+
+
+class _About(NamedTuple):
+    """What all that waits about one message shares: the JSON of its cases' ids, the *agency* that sent it,
+    and of which *risk* and *site* it is.
+    """
+
+    message: Message
+    placed: Placed
+    agency: str
+    cases: str
+    risk: str | None
+    site: str
+
+
+class _Stored(NamedTuple):
+    """The columns of a referral, as they are when it begins."""
+
+    id: str
+    kind: str
+    source: str
+    message: str
+    party: str
+    holder: str
+    type: str
+    cells: str
+    cases: str
+    mandatory: bool
+    at: str
+    due: str
+    state: str
+    reason: str = ""
+    ended: str = ""
+    disclosure: str = ""
+    answer: str = ""
+
+
+@lru_cache(maxsize=4096)
+def _cells(referred: int) -> str:
+    return orjson.dumps(REFERRED.words(referred)).decode()
 
 
 def rows(
@@ -510,18 +537,16 @@ def end(connection: sa.Connection, row: Row, state: State, reason: str, at: str)
     return True
 
 
-def _requests(connection: sa.Connection, ids: set[str]) -> dict[tuple[str, str], sa.Row[Any]]:
+def _requests(connection: sa.Connection, ids: set[str]) -> dict[tuple[str, str], Request]:
     """(id that an answer names, agency that was asked) → the request, by its own id and by that under which
     the agency received it.
     """
-    found: dict[tuple[str, str], sa.Row[Any]] = {}
-    wanted = sorted(ids)
-    for start in range(0, len(wanted), _CHUNK):
-        part = wanted[start : start + _CHUNK]
-        for column in (referral.c.message, referral.c.disclosure):
-            query = sa.select(referral).where(referral.c.kind == REQUEST, column.in_(part))
-            for row in connection.execute(query):
-                found[getattr(row, column.name), row.holder] = row
+    found: dict[tuple[str, str], Request] = {}
+    columns = ("message", "disclosure", "id", "party", "holder", "mandatory")
+    for key in ("message", "disclosure"):
+        for row in rows_among(connection, referral, columns, key, ids, _IS_REQUEST.text):
+            request = Request(row[2], row[3], row[4], bool(row[5]))
+            found[row[columns.index(key)], request.holder] = request
     return found
 
 

@@ -5,7 +5,6 @@ Nothing here writes: what is made is committed by the exchange in one transactio
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import orjson
 
@@ -18,7 +17,7 @@ from consent.minimise import minimise
 from consent.placing import Placed
 from consent.policy import decide_all, nothing_left
 from consent.proved import enclosed
-from consent.subjects import content_salt
+from consent.subjects import content_salts
 from consent.waiting import Pending, disclosure_id
 from gateway.record import Recorder, Release
 from gateway.telemetry import DecisionCount
@@ -51,7 +50,7 @@ class Disclosing:
         self._agreements, self._own, self._keys, self._salt = agreements, own, keys, salt
         self._pending = pending
         self._now, self._at = now, rfc3339(now)
-        self.asked: list[dict[str, Any]] = []
+        self.asked: list[inputs.Row] = []
         self.counted = DecisionCount()
 
     def disclose(
@@ -79,13 +78,14 @@ class Disclosing:
         keys = {pseudonym: self._keys[pseudonym] for pseudonym in pseudonyms.values()}
         recorder = Recorder(self._salt, message, placed, pseudonyms, keys, self._agreements, self._at)
         contents = _Contents(kind, placed, pseudonyms, self._own)
+        releasing = Releasing(message, placed, keys, message.id)
         recipients = recipients_of(self._agreements, message, kind, placed)
         leaves = self._pending.leaves(message, placed)
         for recipient, decided in decide_all(self._agreements, question, recipients, numbered, leaves):
             decision, release, outgoing = decided, None, None
-            if decided.outcome in (Outcome.PERMIT, Outcome.REDUCED):
+            if decided.outcome in _RELEASED:
                 if content := contents.for_recipient(recipient, decided):
-                    release, outgoing = release_of(message, placed, recipient.id, content, keys, message.id)
+                    release, outgoing = releasing.release(recipient.id, content)
                 else:
                     decision = nothing_left(decided)
             self.counted.add(recipient.id, decision)
@@ -137,33 +137,43 @@ class _Contents:
         return found
 
 
-def release_of(
-    message: Message,
-    placed: Placed,
-    party: str,
-    content: bytes,
-    keys: Mapping[str, bytes],
-    cause: str,
-) -> tuple[Release, Outgoing]:
-    """What leaves of *message* for *party* when *content* (canonical) is what is given: the release for its
-    entry, and the message to queue under the entry's number. *keys* are those of its people, *cause* is the
-    submission's id.
+class Releasing:
+    """What leaves of *message* as it was *placed*. *keys* are those of its people, *cause* is the id of the
+    submission. What all its recipients share is made once.
     """
-    name = disclosure_id(message.source, message.id, party)
-    release = Release(name, content, content_salt(keys, name))
-    disclosure = Message(
-        source="hub",
-        id=name,
-        type=message.type,
-        time=message.time,
-        data={},
-        correlationid=placed.cases[0].id if len(placed.cases) == 1 else None,
-        causationid=cause,
-        origin=agency_of(message.source),
-    )
-    event = orjson.dumps({**disclosure.to_json(), "data": orjson.Fragment(content)})
-    headers = {"id": name, "type": message.type, "party": party}
-    return release, Outgoing(deliveries_to(party), enclosed(event, release.salt), headers)
+
+    __slots__ = ("_event", "_message", "_salt")
+
+    def __init__(self, message: Message, placed: Placed, keys: Mapping[str, bytes], cause: str) -> None:
+        self._message, self._salt = message, content_salts(keys)
+        self._event = Message(
+            source="hub",
+            id="",
+            type=message.type,
+            time=message.time,
+            data={},
+            correlationid=placed.cases[0].id if len(placed.cases) == 1 else None,
+            causationid=cause,
+            origin=agency_of(message.source),
+        ).to_json()
+
+    def release(self, party: str, content: bytes) -> tuple[Release, Outgoing]:
+        """When *content* (canonical) is what *party* is given: the release for its entry, and the message to
+        queue under the entry's number.
+        """
+        name = disclosure_id(self._message.source, self._message.id, party)
+        release = Release(name, content, self._salt(name))
+        event = orjson.dumps({**self._event, "id": name, "data": orjson.Fragment(content)})
+        headers = {"id": name, "type": self._message.type, "party": party}
+        return release, Outgoing(deliveries_to(party), enclosed(event, release.salt), headers)
 
 
-__all__ = ["Disclosing", "recipients_of", "release_of"]
+def numbered(outgoing: Outgoing, number: int) -> Outgoing:
+    """*outgoing* under the ledger index of its entry, as the outbox and the recipient's adapter know it."""
+    return Outgoing(outgoing.queue, outgoing.body, {**outgoing.headers, "entry": str(number)})
+
+
+_RELEASED = frozenset({Outcome.PERMIT, Outcome.REDUCED})
+
+
+__all__ = ["Disclosing", "Releasing", "numbered", "recipients_of"]

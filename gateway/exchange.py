@@ -13,7 +13,8 @@ signature and one round of confirms.
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ import sqlalchemy as sa
 from adapters.adapter import Adapter, Native, Reading, Transport
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
 from broker.hand import Hand
-from broker.outbox import Outbox, remember, seen
+from broker.outbox import Leaving, Outbox, remember, seen
 from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from broker.sealed import Seal
 from consent import inputs
@@ -32,7 +33,8 @@ from consent.proved import Prover, proved
 from consent.register import Register
 from consent.subjects import Subjects
 from consent.waiting import Waiting
-from gateway.disclose import Disclosing
+from gateway.beside import Beside
+from gateway.disclose import Disclosing, numbered
 from gateway.due import decision_due
 from gateway.notices import Announcer, Voice
 from gateway.overrides import used_notices
@@ -109,6 +111,8 @@ class Exchange:
             engine, ledger, catalogue, register, self._cases, telemetry, clock, self.announcer.say
         )
         self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
+        self._release = Beside()
+        self._overlaps = engine.dialect.name != "sqlite"  # which has one writer at a time
 
     def accept(self, party: str, natives: Sequence[Native]) -> list[Receipt]:
         """Takes native bytes that *party* sent; one receipt each. When it returns, whatever was accepted
@@ -212,10 +216,15 @@ class Exchange:
         return kept
 
     def carry(self, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
-        """Carries up to *limit* waiting submissions; returns how many were settled. Safe to repeat always."""
+        """Carries up to *limit* waiting submissions; returns how many. Safe to repeat always.
+
+        The releases of a full batch leave beside the next one, where the database lets two write at once.
+        Whoever is told 0 knows that everything has left.
+        """
         first = limit if self._has_carried else 1
         deliveries = self._hand.take(first, wait_seconds)
         if not deliveries:
+            self._end_release()
             return 0
         with self._telemetry.carry_seconds.time():
             try:
@@ -223,16 +232,28 @@ class Exchange:
                 if len(deliveries) == first < limit and not is_exhausted(deliveries[0].attempts):
                     deliveries += self._broker.receive(SUBMISSIONS, limit - first)
                 self._telemetry.batch.observe(len(deliveries))
-                self._carry(deliveries)
+                self._carry(deliveries, beside=self._overlaps and len(deliveries) >= BATCH)
             except BaseException as error:
                 # Nothing of this batch is committed, or all of it is and the inbox knows. The caller waits.
                 self._hand.keep(deliveries, error)
                 raise
         self._has_carried = True
-        self._hand.settled()
         return len(deliveries)
 
-    def _carry(self, deliveries: Sequence[Delivery]) -> None:
+    def close(self) -> None:
+        """Waits for the releases that are on their way. What then did not leave, leaves at the next start."""
+        _, failure = self._release.wait()
+        if failure is not None:
+            log.warning("releases wait for the next start: %s", type(failure).__name__)
+
+    def _end_release(self) -> None:
+        """Waits until the batch before has left. When it could not, it is in hand again; raises why."""
+        left, failure = self._release.wait()
+        if failure is not None:
+            self._hand.keep(left, failure)
+            raise failure
+
+    def _carry(self, deliveries: list[Delivery], *, beside: bool = False) -> None:
         attempts = max(d.attempts for d in deliveries)
         if is_exhausted(attempts) and len(deliveries) > 1:
             # Somebody's handling ended the process again and again. Alone, each harms only itself.
@@ -259,6 +280,14 @@ class Exchange:
             buried = [(deliveries[0], HubError("the hub failed on this message; its log says where"))]
         # ‖ The transaction is committed. A crash here leaves entries unsigned and releases unpublished: the
         # next `publish` sees to both; the submissions are delivered again and the inbox drops them.
+        self._end_release()
+        if beside:
+            self._release.start(partial(self._let_leave, deliveries, buried), deliveries)
+        else:
+            self._let_leave(deliveries, buried)
+
+    def _let_leave(self, deliveries: Sequence[Delivery], buried: list[tuple[Delivery, HubError]]) -> None:
+        """Signs and publishes what was committed of a batch, and settles the batch."""
         self.publish()
         # ‖ Everything released is confirmed by the broker. A crash here redelivers the submissions, which the
         # inbox drops.
@@ -268,6 +297,7 @@ class Exchange:
                 self._telemetry.dead_letters.labels(delivery.queue, why.code).inc()
         set_aside = {id(delivery) for delivery, _ in buried}
         self._broker.ack([d for d in deliveries if id(d) not in set_aside])
+        self._hand.settled()
 
     def _one_by_one(self, deliveries: Sequence[Delivery]) -> None:
         log.warning("a batch of %d is carried one by one", len(deliveries))
@@ -282,11 +312,12 @@ class Exchange:
         self._telemetry.ledger_size.set(checkpoint.size)
         return self.outbox.relay(below=self.releasable(checkpoint.size))
 
-    def _with_proofs(self, releases: Sequence[tuple[int, bytes]]) -> list[bytes]:
+    def _with_proofs(self, leaving: Sequence[Leaving]) -> list[bytes]:
         newest = self._ledger.checkpoint()
         size = self.releasable(newest.size if newest else 0)
-        proofs = self._ledger.tlog_proofs([number for number, _ in releases], size)
-        return [proved(body, proof) for (_, body), proof in zip(releases, proofs, strict=True)]
+        entries = {one.number: one.entry for one in leaving if one.entry is not None}
+        proofs = self._ledger.tlog_proofs([one.number for one in leaving], size, entries)
+        return [proved(one.body, proof) for one, proof in zip(leaving, proofs, strict=True)]
 
     def _commit(self, deliveries: Sequence[Delivery]) -> list[tuple[Delivery, HubError]]:
         """Decides a batch and commits what follows from it; returns what is to be set aside."""
@@ -335,13 +366,15 @@ class Exchange:
             inputs.keep(connection, deciding.asked)
             pending.save(connection)
             numbers = self._ledger.append(connection, [*entries, *pending.entries()])
-            self.outbox.enqueue(
-                connection, [(numbers[offset], _numbered(o, numbers[offset])) for offset, o in releases]
-            )
+            leaving = [(numbers[offset], numbered(o, numbers[offset])) for offset, o in releases]
+            self.outbox.enqueue(connection, leaving)
             self._recheck.carried(
                 connection, learnt, numbers.start if numbers else self._ledger.size(connection)
             )
         pending.committed()
+        self.outbox.committed(
+            [(n, out, entries[offset].data) for (n, out), (offset, _) in zip(leaving, releases, strict=True)]
+        )
         self._telemetry.count(deciding.counted)
         return buried
 
@@ -566,10 +599,6 @@ def _submission(message: Message) -> Outgoing:
     return Outgoing(
         SUBMISSIONS, message.encode(), {"id": message.id, "type": message.type, "source": message.source}
     )
-
-
-def _numbered(outgoing: Outgoing, number: int) -> Outgoing:
-    return replace(outgoing, headers={**outgoing.headers, "entry": str(number)})
 
 
 def _reused() -> IdentityReused:

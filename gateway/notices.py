@@ -4,7 +4,6 @@ what agencies say, and it is about no person.
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from consent.ledger import Ledger, Written
 from consent.people import Keys
 from consent.placing import Placed
 from consent.policy import HUB, Outcome, Question, decide
-from gateway.disclose import release_of
+from gateway.disclose import Releasing, numbered
 from gateway.record import Recorder
 from schemas.canonical import canonical_trusted
 from schemas.catalogue import MessageType, holdings
@@ -67,7 +66,8 @@ class Voice:
         decision = decide(agreements, question, agreements.parties[to])
         if decision.outcome is not Outcome.PERMIT:
             return recorder.entry(decision, None), None
-        release, outgoing = release_of(message, placed, to, canonical_trusted(message.data), {}, message.id)
+        releasing = Releasing(message, placed, {}, message.id)
+        release, outgoing = releasing.release(to, canonical_trusted(message.data))
         return recorder.entry(decision, release), outgoing
 
 
@@ -89,7 +89,7 @@ class Announcer:
         self._outbox.enqueue(
             connection,
             [
-                (number, replace(out, headers={**out.headers, "entry": str(number)}))
+                (number, numbered(out, number))
                 for number, (_, out) in zip(numbers, found, strict=True)
                 if out is not None
             ],

@@ -9,7 +9,6 @@ there is nothing else to open. Each source whose information left is told at onc
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from consent.policy import Leave
 from consent.referral import RELEASE, require_capacity
 from consent.waiting import Waiting
 from consent.waiting import override as table
+from gateway.disclose import numbered
 from gateway.due import decision_due
 from gateway.notices import Voice
 from gateway.referrals import Deciding, Person
@@ -238,11 +238,7 @@ class Overrides:
     ) -> None:
         numbers = self._hub.ledger.append(connection, entries)
         self._hub.exchange.outbox.enqueue(
-            connection,
-            [
-                (numbers[at], replace(out, headers={**out.headers, "entry": str(numbers[at])}))
-                for at, out in leaving
-            ],
+            connection, [(numbers[at], numbered(out, numbers[at])) for at, out in leaving]
         )
 
     def _after(self, party: str, outcome: str) -> None:

@@ -4,9 +4,8 @@ commitments, never a value.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -27,8 +26,7 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """What leaves: the id of the disclosure, the canonical bytes of its data, the salt of its commitment."""
 
     id: str
@@ -54,7 +52,7 @@ class Recorder:
     below stand sorted and every part is canonical; a test holds them to it.
     """
 
-    __slots__ = ("_cases", "_head", "_id", "_message", "_salt", "_source", "_tail")
+    __slots__ = ("_cases", "_head", "_id", "_message", "_salt", "_tail")
 
     def __init__(
         self,
@@ -67,24 +65,25 @@ class Recorder:
         at: str,
     ) -> None:
         self._salt, self._message = salt, message
-        self._id = orjson.dumps(message.id)
         self._head = orjson.dumps({"agreements": agreements.version_hash, "at": at})[:-1] + b',"basis":'
-        self._cases = b',"cases":' + orjson.dumps([case.id for case in placed.cases])
-        self._source = b',"source":' + orjson.dumps(message.source)
+        self._cases = b',"cases":%b,"clauses":' % orjson.dumps([case.id for case in placed.cases])
+        self._id = b'"message":%b,"obligations":' % orjson.dumps(message.id)
         subjects = orjson.dumps(subjects_of(message, placed, pseudonyms, keys))
-        self._tail = b',"subjects":%b,"type":%b,"v":1,"withheld":{' % (subjects, orjson.dumps(message.type))
+        source, kind = orjson.dumps(message.source), orjson.dumps(message.type)
+        self._tail = b'","source":%b,"subjects":%b,"type":%b,"v":1,"withheld":' % (source, subjects, kind)
 
     def entry(self, decision: Decision, release: Release | None) -> Written:
         """The entry for *decision*, with what is released of it."""
-        message, found, party = self._message, decision.found, decision.recipient
-        kind = _KINDS[decision.outcome]
+        message, party = self._message, decision.recipient
         # Without it an entry about nobody could be guessed and tried against the public leaf hashes.
-        salt = self._salt("entry", message.source, message.id, party)[:16].hex()
+        salt = self._salt("entry", message.source, message.id, party)[:16].hex().encode()
         content = b""
         if release is not None:
             digest = hashlib.sha256(release.salt + release.content).hexdigest()
             content = b',"content":"%b","disclosure":"%b"' % (digest.encode(), release.id.encode())
-        basis, rules, grants, held, reasons, withheld = _parts(found)
+        kind, basis, rules, grants, outcome, withheld = _parts(
+            decision.found, decision.outcome, party, decision.purpose
+        )
         data = b"".join(
             (
                 self._head,
@@ -93,13 +92,9 @@ class Recorder:
                 rules,
                 content,
                 grants,
-                _KIND_AND_MESSAGE % (kind.encode(), self._id),
-                held,
-                b',"outcome":"%b","party":"%b","purpose":"%b","reasons":'
-                % (decision.outcome.value.encode(), party.encode(), decision.purpose.encode()),
-                reasons,
-                b',"salt":"%b"' % salt.encode(),
-                self._source,
+                self._id,
+                outcome,
+                salt,
                 self._tail,
                 withheld,
             )
@@ -107,24 +102,33 @@ class Recorder:
         return Written(kind, message.source, message.id, party, data)
 
 
-_KIND_AND_MESSAGE = b',"kind":"%b","message":%b,"obligations":'
-
-
 @lru_cache(maxsize=8192)  # most decisions find what others found before
-def _parts(found: Findings) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
-    """What *found* comes to in an entry, cut where something else stands between."""
-    words = WORDS.written
+def _parts(
+    found: Findings, outcome: Outcome, party: str, purpose: str
+) -> tuple[str, bytes, bytes, bytes, bytes, bytes]:
+    """What a decision comes to in an entry: its kind, and its bytes, cut where something else stands
+    between.
+    """
+    words, kind = WORDS.written, _KINDS[outcome]
     given = b",".join([b'"%b":%b' % (role.encode(), NAMES.written(held)) for role, held in found.given])
     withheld = b",".join(
         [b'"%b":%b' % (role.encode(), WITHHELD.written(held)) for role, held in found.withheld]
     )
     return (
+        kind,
         words(found.basis),
-        b',"clauses":%b,"conditions":%b' % (words(found.clauses), _conditions(found.conditions, found.unmet)),
-        b',"given":{%b},"guards":%b' % (given, words(found.guards)),
-        words(found.obligations),
-        b'%b,"referred":%b' % (words(found.reasons), REFERRED.written(found.referred)),
-        b"%b}}" % withheld,
+        b'%b,"conditions":%b' % (words(found.clauses), _conditions(found.conditions, found.unmet)),
+        b',"given":{%b},"guards":%b,"kind":"%b",' % (given, words(found.guards), kind.encode()),
+        b'%b,"outcome":"%b","party":"%b","purpose":"%b","reasons":%b,"referred":%b,"salt":"'
+        % (
+            words(found.obligations),
+            outcome.value.encode(),
+            party.encode(),
+            purpose.encode(),
+            words(found.reasons),
+            REFERRED.written(found.referred),
+        ),
+        b"{%b}}" % withheld,
     )
 
 

@@ -27,7 +27,7 @@ from consent.policy import Decision, Leave, Outcome, Question, decide
 from consent.referral import OPEN, RELEASE, Standing, State
 from consent.subjects import Subjects
 from consent.waiting import Kept, Row, Waiting
-from gateway.disclose import release_of
+from gateway.disclose import Releasing, numbered
 from gateway.notices import Voice
 from gateway.record import Recorder
 from schemas.canonical import canonical_trusted
@@ -126,9 +126,8 @@ class Deciding:
         """The disclosure of *found* as the decision *id*, with *more* in its entry, and what leaves."""
         named, party = replace(kept.message, id=id), found.decision.recipient
         keys = self._subjects.made_for(connection, kept.refs.values())
-        release, outgoing = release_of(
-            named, found.placed, party, canonical_trusted(found.data), keys, kept.message.id
-        )
+        releasing = Releasing(named, found.placed, keys, kept.message.id)
+        release, outgoing = releasing.release(party, canonical_trusted(found.data))
         recorder = Recorder(self._keys.salt, named, found.placed, kept.refs, keys, self._agreements(), at)
         written = recorder.entry(found.decision, release)
         body = {**orjson.loads(written.data), **more}
@@ -241,7 +240,7 @@ class Referrals:
             if not waiting.end(connection, row, state, "", at):
                 raise AlreadyDecided("somebody else decided this just now")
             (number,) = hub.ledger.append(connection, [entry])
-            hub.exchange.outbox.enqueue(connection, [(number, _numbered(outgoing, number))])
+            hub.exchange.outbox.enqueue(connection, [(number, numbered(outgoing, number))])
         # ‖ Committed: the referral ended, its release is recorded and in the outbox, its submission is gone
         # if nothing else needs it. A crash here leaves it unsigned and unpublished, as after `carry`: the
         # next `publish`, or the start of the exchange, goes on from here.
@@ -288,7 +287,7 @@ class Referrals:
                     entries.append(said)
             numbers = hub.ledger.append(connection, entries)
             hub.exchange.outbox.enqueue(
-                connection, [(numbers[i], _numbered(out, numbers[i])) for i, out in leaving]
+                connection, [(numbers[i], numbered(out, numbers[i])) for i, out in leaving]
             )
         # ‖ As after `approve`.
         if late:
@@ -359,10 +358,6 @@ class Referrals:
             **{name: {} for name in ("given", "conditions", "referred")},
         }
         return Entry(REFUSAL, source, row.id, row.party, body)
-
-
-def _numbered(outgoing: Outgoing, number: int) -> Outgoing:
-    return replace(outgoing, headers={**outgoing.headers, "entry": str(number)})
 
 
 def _gives(found: Again, cell: Cell) -> bool:

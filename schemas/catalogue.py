@@ -46,13 +46,14 @@ def _is_instant(value: object) -> bool:
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """A classified property: its facet by the role of the person it is about. *identifiers* marks an
-    ID-XREF value, *person_ref* a reference to a person of the same message.
+    ID-XREF value, *person_ref* a reference to a person of the same message, *address* a street address.
     """
 
     facets: Mapping[str, Facet]
     reduced: bool = False
     identifiers: bool = False
     person_ref: bool = False
+    address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,7 @@ class Catalogue:
             reduced=bool(schema.get("x-reduced")),
             identifiers=bool(schema.get("x-identifier") or inner.get("x-identifier")),
             person_ref=bool(schema.get("x-person-ref") or inner.get("x-person-ref")),
+            address="line1" in schema.get("properties", ()),
         )
 
 

@@ -3,7 +3,8 @@
 The tables themselves are declared beside the module that owns them, on this module's `metadata`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ BigInt = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 _CONNECT_SECONDS = 10
+_PARAMETERS = 900  # in one statement, below SQLite's oldest limit of 999
 _GONE_SECONDS = 30  # a host that acknowledges nothing for so long is gone, says either side
 
 
@@ -103,7 +105,7 @@ def add_rows(
     import psycopg  # noqa: PLC0415  # the embedded default does without the driver
 
     statement = f"COPY {table.name} ({names}) FROM STDIN (FORMAT BINARY)"
-    types = [_binary_type(table.c[name]) for name in columns]
+    types = [_TYPES[type(table.c[name].type)] for name in columns]
     driver: Any = connection.connection.driver_connection
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
@@ -117,17 +119,118 @@ def add_rows(
         ) from None
 
 
-def _binary_type(column: sa.Column[Any]) -> str:
-    """How PostgreSQL calls the type of *column* in a binary COPY."""
-    if isinstance(column.type, sa.LargeBinary):
-        return "bytea"
-    if isinstance(column.type, sa.BigInteger):
-        return "int8"
-    if isinstance(column.type, sa.Text):
-        return "text"
-    if isinstance(column.type, sa.String):
-        return "varchar"
-    raise TypeError(f"no binary form is known for {column.type}")
+def add_missing_rows(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[object]]
+) -> None:
+    """As `add_rows`, but leaves alone what is there already under the same key."""
+    if not rows:
+        return
+    names = ", ".join(columns)
+    if connection.dialect.name != "postgresql":
+        marks = ", ".join("?" * len(columns))
+        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # our own names
+        connection.exec_driver_sql(statement, list(rows))
+        return
+    # COPY knows no conflicts. An array for each column is one statement too, and as quick to send.
+    statement = (
+        f"INSERT INTO {table.name} ({names}) SELECT * FROM {_arrays(table, columns)} ON CONFLICT DO NOTHING"  # noqa: S608
+    )
+    connection.exec_driver_sql(statement, _turned(rows))
+
+
+def change_rows(
+    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[object]]
+) -> None:
+    """Changes the rows of *table* whose first of *columns* is that of one of *rows*, in the caller's
+    transaction: the others of *columns* get its values.
+    """
+    if not rows:
+        return
+    key, *changed = columns
+    if connection.dialect.name != "postgresql":
+        marks = ", ".join(f"{name} = ?" for name in changed)
+        statement = f"UPDATE {table.name} SET {marks} WHERE {key} = ?"  # noqa: S608  # our own names
+        connection.exec_driver_sql(statement, [(*row[1:], row[0]) for row in rows])
+        return
+    values = ", ".join(f"{name} = new.{name}" for name in changed)
+    statement = (
+        f"UPDATE {table.name} SET {values} FROM {_arrays(table, columns)} AS new ({', '.join(columns)}) "  # noqa: S608
+        f"WHERE {table.name}.{key} = new.{key}"
+    )
+    connection.exec_driver_sql(statement, _turned(rows))
+
+
+def rows_among(
+    connection: sa.Connection,
+    table: sa.Table,
+    columns: Sequence[str],
+    key: str,
+    values: Iterable[str] | Iterable[bytes] | Iterable[int],
+    *conditions: str,
+) -> list[Sequence[Any]]:
+    """*columns* of the rows of *table* whose column *key* is among *values*, in no order. *conditions* are
+    SQL of our own, without parameters, that must hold too. One statement for any number of values in
+    PostgreSQL, one for some hundred in SQLite.
+
+    As text and not as SQLAlchemy's expressions: composing, compiling and binding an IN list of hundreds costs
+    more than either database needs to find the rows.
+    """
+    wanted: list[Any] = list(set(values))
+    if not wanted:
+        return []
+    where = "".join(f" AND {condition}" for condition in conditions)
+    select = f"SELECT {', '.join(columns)} FROM {table.name} WHERE {key}"  # noqa: S608  # our own names
+    if connection.dialect.name == "postgresql":
+        return list(connection.exec_driver_sql(f"{select} = ANY(%b){where}", (wanted,)))
+    found: list[Sequence[Any]] = []
+    for at in range(0, len(wanted), _PARAMETERS):
+        part = tuple(wanted[at : at + _PARAMETERS])
+        marks = ", ".join("?" * len(part))
+        found += connection.exec_driver_sql(f"{select} IN ({marks}){where}", part)
+    return found
+
+
+def rows_named(
+    connection: sa.Connection,
+    table: sa.Table,
+    columns: Sequence[str],
+    key: Sequence[str],
+    values: Iterable[tuple[str, ...]],
+) -> list[Sequence[Any]]:
+    """As `rows_among`, for a *key* of several columns."""
+    wanted = list(set(values))
+    if not wanted:
+        return []
+    select = f"SELECT {', '.join(columns)} FROM {table.name} WHERE ({', '.join(key)}) IN"  # noqa: S608  # our own names
+    if connection.dialect.name == "postgresql":
+        statement = f"{select} (SELECT * FROM {_arrays(table, key)})"  # noqa: S608
+        return list(connection.exec_driver_sql(statement, _turned(wanted)))
+    found: list[Sequence[Any]] = []
+    some = _PARAMETERS // len(key)
+    for at in range(0, len(wanted), some):
+        part = wanted[at : at + some]
+        marks = ", ".join([f"({', '.join('?' * len(key))})"] * len(part))
+        found += connection.exec_driver_sql(f"{select} (VALUES {marks})", tuple(chain.from_iterable(part)))
+    return found
+
+
+# How PostgreSQL calls a column's type in a binary COPY, where nothing is converted, and in an array.
+_TYPES: dict[type, str] = {
+    sa.LargeBinary: "bytea",
+    sa.BigInteger: "int8",
+    sa.Text: "text",
+    sa.String: "varchar",
+    sa.Boolean: "bool",
+}
+
+
+def _arrays(table: sa.Table, columns: Sequence[str]) -> str:
+    arrays = ", ".join(f"%b::{_TYPES[type(table.c[name].type)]}[]" for name in columns)
+    return f"unnest({arrays})"
+
+
+def _turned(rows: Sequence[Sequence[object]]) -> tuple[list[object], ...]:
+    return tuple(list(column) for column in zip(*rows, strict=True))
 
 
 def reading(engine: sa.Engine) -> sa.Engine:

@@ -1,8 +1,9 @@
 """The exchange end to end, in turns with the relays and with itself without a ledger."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -38,7 +39,12 @@ class WithoutLedger(Ledger):
         """A checkpoint of everything, signed by nobody."""
         return Checkpoint(self.origin, self._numbers, b"")
 
-    def tlog_proofs(self, indices: Sequence[int], size: int | None = None) -> list[str]:  # noqa: ARG002
+    def tlog_proofs(
+        self,
+        indices: Sequence[int],
+        size: int | None = None,  # noqa: ARG002
+        entries: Mapping[int, bytes] = MappingProxyType({}),  # noqa: ARG002
+    ) -> list[str]:
         """No proofs: what leaves under them would not be delivered."""
         return [""] * len(indices)
 

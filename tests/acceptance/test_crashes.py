@@ -274,9 +274,9 @@ def test_nothing_is_lost_or_done_twice_when_the_recovery_from_a_crash_crashes(
 class _AcksFirst(Exchange):
     """Acknowledges a batch before its decisions are committed."""
 
-    def _carry(self, deliveries: Sequence[Delivery]) -> None:
+    def _carry(self, deliveries: list[Delivery], *, beside: bool = False) -> None:
         self._broker.ack(deliveries)
-        super()._carry(deliveries)
+        super()._carry(deliveries, beside=beside)
 
 
 class _Rehearsed(Exception):
