@@ -8,7 +8,7 @@ else: each error is `Unproved`, and repeats nothing.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -39,6 +39,13 @@ def salt_of(body: bytes) -> bytes:
     return bytes.fromhex(orjson.loads(body)["salt"])
 
 
+class Opened(NamedTuple):
+    """A delivery that is proved to be in the ledger: its *message*, and what its *entry* says."""
+
+    message: Message
+    entry: Mapping[str, Any]
+
+
 class Prover:
     """Checks deliveries against the ledger's public keys (*keys_for* names those that count for a checkpoint
     of a size), and that its note *is_witnessed* as it must be. Safe for several threads.
@@ -53,8 +60,8 @@ class Prover:
         self._keys_for, self._origin, self._is_witnessed = keys_for, origin, is_witnessed
         self._signed: dict[str, _Tree] = {}  # by the note whose signature was verified
 
-    def message(self, party: str, body: bytes, headers: Mapping[str, str]) -> Message:
-        """The message of a delivery to *party*.
+    def opened(self, party: str, body: bytes, headers: Mapping[str, str]) -> Opened:
+        """The message of a delivery to *party*, and the entry that released it.
 
         Raises `Unproved` unless a signed checkpoint covers an entry that released exactly this message, with
         exactly this content, to exactly this party, and the *headers* name that message and that entry.
@@ -73,7 +80,7 @@ class Prover:
             raise _unproved("/proof", "is of another release")
         if entry.get("content") != hashlib.sha256(salt + canonical_trusted(message.data)).hexdigest():
             raise _unproved("/message/data", "is not what the ledger's entry commits to")
-        return message
+        return Opened(message, entry)
 
     def _entry(self, text: str) -> tuple[int, Mapping[str, Any]]:
         """The entry that the proof in *text* is of, and its index."""
@@ -134,4 +141,4 @@ def _unproved(pointer: str, detail: str) -> Unproved:
     return Unproved("the delivery is not proved to be in the ledger", Problem(pointer, detail, _FIX))
 
 
-__all__ = ["Prover", "enclosed", "proved", "salt_of"]
+__all__ = ["Opened", "Prover", "enclosed", "proved", "salt_of"]

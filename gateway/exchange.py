@@ -29,7 +29,7 @@ from consent import inputs
 from consent.ledger import Ledger, Written
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
-from consent.proved import Prover, proved
+from consent.proved import Opened, Prover, proved
 from consent.register import Register
 from consent.subjects import Subjects
 from consent.waiting import Waiting
@@ -437,17 +437,24 @@ class Exchange:
             (again if delivery.headers["id"] in ended else waiting).append(delivery)
             ended.add(delivery.headers["id"])
 
-        def opened(delivery: Delivery) -> Message:
-            return self._prover.message(party, delivery.body, delivery.headers)
+        releases: dict[int, Opened] = {}  # what was opened to be asked about again is not opened twice
+
+        def opened(delivery: Delivery) -> Opened:
+            release = releases.get(id(delivery))
+            if release is None:
+                release = self._prover.opened(party, delivery.body, delivery.headers)
+                releases[id(delivery)] = release
+            return release
 
         verdict = self._recheck.check(party, waiting, opened)
         stopped = [d for d in waiting if verdict.changed.get(d.headers["id"], d) is None]
-        waiting = [d for d in waiting if d not in stopped]
+        waiting = [d for d in waiting if verdict.changed.get(d.headers["id"], d) is not None]
         adapter = self._adapter_of(party)
         natives: list[tuple[str, Native]] = []
         for delivery in list(waiting):
             try:
-                native = adapter.write(verdict.changed.get(delivery.headers["id"]) or opened(delivery), party)
+                left = verdict.changed.get(delivery.headers["id"])
+                native = adapter.write(left or opened(delivery).message, party)
             except Unproved as error:
                 # SAFETY: not sent, whoever put it here. The alert on this counter calls a person.
                 self._telemetry.unproved.labels(party).inc()
@@ -473,8 +480,9 @@ class Exchange:
         if refused:
             self._broker.bury(refused)
         self._put_back([d for d, a in zip(waiting, answers, strict=True) if isinstance(a, NotSent)])
-        for _, answer in settled:
-            self._telemetry.deliveries.labels(party, "delivered" if answer is None else "refused").inc()
+        for outcome, count in (("delivered", len(settled) - len(refused)), ("refused", len(refused))):
+            if count:
+                self._telemetry.deliveries.labels(party, outcome).inc(count)
         return len(settled) + len(again) + len(stopped)
 
     def _record(self, party: str, settled: Sequence[tuple[Delivery, HubError | None]], seen: int) -> None:

@@ -173,8 +173,8 @@ def test_a_proof_under_another_key_is_none(hub: Hub) -> None:
     other = Signer.generate(hub.ledger.origin)
     prover = Prover(lambda _: [other.key], hub.ledger.origin)
     with pytest.raises(Unproved):
-        prover.message(PARTY, delivery.body, delivery.headers)
-    assert Prover(lambda size: [other.key, *hub.ledger.keys_for(size)], hub.ledger.origin).message(
+        prover.opened(PARTY, delivery.body, delivery.headers)
+    assert Prover(lambda size: [other.key, *hub.ledger.keys_for(size)], hub.ledger.origin).opened(
         PARTY, delivery.body, delivery.headers
     )
 
