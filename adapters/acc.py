@@ -15,7 +15,8 @@ from typing import Any
 from adapters import notice
 from adapters.adapter import Native, Reading, Rejected
 from adapters.local import DAY_FIRST, date_of, local_date, phone
-from adapters.shape import Format, identifier, may, never
+from adapters.record import Format
+from adapters.shape import identifier, may, never
 from schemas.clock import instant_of
 from schemas.errors import HubError, Problem, Unreadable
 from schemas.identifiers import NHI

@@ -17,7 +17,8 @@ from adapters import csvfile, notice
 from adapters.adapter import Native, Reading
 from adapters.csvfile import Manifest, Row
 from adapters.local import instant_at
-from adapters.shape import Format, identifier, may, never
+from adapters.record import Format
+from adapters.shape import identifier, may, never
 from schemas.clock import rfc3339
 from schemas.errors import Problem
 from schemas.message import Message, new_message

@@ -11,11 +11,10 @@ from typing import Any
 from adapters import notice
 from adapters.adapter import Native, Reading
 from adapters.notice import SUPPLIED_UNDER, people_of, person_shape, school, shared_records
+from adapters.record import Format, Record
 from adapters.shape import (
     NOTHING,
-    Format,
     Place,
-    Record,
     Shape,
     code,
     each,

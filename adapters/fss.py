@@ -11,10 +11,9 @@ from datetime import datetime
 from adapters import notice
 from adapters.adapter import Native, Reading
 from adapters.notice import people_of, person_shape, risk_level, shared_records, site
+from adapters.record import Format, Record
 from adapters.shape import (
     Field,
-    Format,
-    Record,
     Shape,
     code,
     day,

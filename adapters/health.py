@@ -17,7 +17,8 @@ from adapters import fhir, hl7v2, notice
 from adapters.adapter import Native, Reading
 from adapters.hl7v2 import Hl7Message, Segment
 from adapters.local import local_date, phone
-from adapters.shape import Format, Record, code, each, flag, identifier, may, need, never, ref, text, within
+from adapters.record import Format, Record
+from adapters.shape import code, each, flag, identifier, may, need, never, ref, text, within
 from schemas.clock import rfc3339
 from schemas.errors import Problem, Unreadable
 from schemas.identifiers import NHI

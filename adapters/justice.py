@@ -10,21 +10,8 @@ from datetime import datetime
 from adapters import notice
 from adapters.adapter import Native, Reading
 from adapters.notice import address, people_of, person_shape, shared_records
-from adapters.shape import (
-    Format,
-    Record,
-    Shape,
-    code,
-    each,
-    identifier,
-    line,
-    local_code,
-    may,
-    need,
-    past_day,
-    ref,
-    within,
-)
+from adapters.record import Format, Record
+from adapters.shape import Shape, code, each, identifier, line, local_code, may, need, past_day, ref, within
 from schemas.message import Message
 
 _PEOPLE = ("parties", "number")

@@ -20,6 +20,8 @@ _SHAPES = {
     "%Y%m%d%H%M%S": re.compile(r"[0-9]{14}"),
 }
 _DIAL = re.compile(r"\+?[0-9]+")
+# ITU-T E.164 allows 15 digits; a New Zealand number has 8 to 10 after its country code.
+_HERE, _ABROAD = re.compile(r"\+64[1-9][0-9]{7,9}"), re.compile(r"\+[1-9][0-9]{6,14}")
 _FILLER = re.compile(r"[\s().\-]")
 
 
@@ -79,9 +81,8 @@ def e164(text: str) -> str | None:
         dial = "+" + dial[2:]
     elif dial.startswith("0"):
         dial = "+64" + dial[1:]
-    # ITU-T E.164 allows 15 digits; a New Zealand number has 8 to 10 after its country code.
-    shape = r"\+64[1-9][0-9]{7,9}" if dial.startswith("+64") else r"\+[1-9][0-9]{6,14}"
-    return dial if re.fullmatch(shape, dial) else None
+    shape = _HERE if dial.startswith("+64") else _ABROAD
+    return dial if shape.fullmatch(dial) else None
 
 
 def phone(text: str, kind: str = "landline") -> dict[str, str] | None:

@@ -14,7 +14,8 @@ from typing import Any
 from adapters import csvfile, notice
 from adapters.adapter import Native, Reading
 from adapters.csvfile import Manifest, Row
-from adapters.shape import Format, identifier, may, never
+from adapters.record import Format
+from adapters.shape import identifier, may, never
 from schemas.clock import NEW_ZEALAND, instant_of
 from schemas.errors import Problem
 from schemas.message import Message, new_message

@@ -10,21 +10,8 @@ from typing import Any
 from adapters import notice
 from adapters.adapter import Native, Reading
 from adapters.notice import people_of, person_shape, shared_records
-from adapters.shape import (
-    Format,
-    Place,
-    Record,
-    Shape,
-    code,
-    flag,
-    identifier,
-    may,
-    need,
-    past_day,
-    ref,
-    text,
-    within,
-)
+from adapters.record import Format, Record
+from adapters.shape import Place, Shape, code, flag, identifier, may, need, past_day, ref, text, within
 from schemas.message import Message
 
 _PEOPLE = ("people", "person")

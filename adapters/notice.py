@@ -8,17 +8,17 @@ writes it.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from adapters.adapter import Native
+from adapters.record import MEDIA_TYPE, Record
 from adapters.shape import (
-    MEDIA_TYPE,
     NOTHING,
     Field,
     Place,
-    Record,
     Shape,
     Take,
     code,
@@ -118,12 +118,13 @@ _PHONE: Shape = {
     "type": may("kind", code("mobile", "landline", "work", say={"Cell": "mobile", "Home": "landline"})),
     "preferred": may("preferred", flag),
 }
+_PHONES = each(within(_PHONE), 10)
 
 
 def phones(value: Any, at: Place) -> Any:
     """A person's telephone numbers, at most ten; the one marked `preferred` also stands alone, for the
     reduced view."""
-    numbers = each(within(_PHONE), 10)(value, at)
+    numbers = _PHONES(value, at)
     if numbers is NOTHING:
         return NOTHING
     found: dict[str, Any] = {"phones": [{k: v for k, v in n.items() if k != "preferred"} for n in numbers]}
@@ -331,19 +332,25 @@ def _person(person: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]
     return {**shown, **_ordered(rest)}
 
 
-def _ordered(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: _ordered(value[k], k) for k in sorted(value)}
+def _ordered(value: Any) -> Any:
     if isinstance(value, list):
-        return [_ordered(one) for one in value]
-    # The catalogue names every instant `at` or `…At`; a conformance test holds it to that.
-    return _local(value) if key == "at" or key.endswith("At") else value
+        return [_ordered(one) if isinstance(one, dict | list) else one for one in value]
+    ordered: dict[str, Any] = {}
+    for key in sorted(value):
+        inner = value[key]
+        if isinstance(inner, str):
+            # The catalogue names every instant `at` or `…At`; a conformance test holds it to that.
+            ordered[key] = _local(inner) if key == "at" or key[-2:] == "At" else inner
+        else:
+            ordered[key] = _ordered(inner) if isinstance(inner, dict | list) else inner
+    return ordered
 
 
-def _local(moment: Any) -> Any:
+@lru_cache(maxsize=2048)  # every recipient's notice of one message has the same instants
+def _local(moment: str) -> str:
     """*moment*, RFC 3339, in New Zealand time; anything else unchanged."""
     try:
         local = instant_of(moment).astimezone(NEW_ZEALAND)
-    except (TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return moment
     return local.isoformat(timespec="milliseconds" if local.microsecond else "seconds")

@@ -9,21 +9,8 @@ from datetime import datetime
 from adapters import notice
 from adapters.adapter import Native, Reading
 from adapters.notice import SUPPLIED_UNDER, people_of, person_shape, shared_records, worker
-from adapters.shape import (
-    Format,
-    Record,
-    Shape,
-    code,
-    day,
-    each,
-    flag,
-    identifier,
-    may,
-    need,
-    past_day,
-    ref,
-    within,
-)
+from adapters.record import Format, Record
+from adapters.shape import Shape, code, day, each, flag, identifier, may, need, past_day, ref, within
 from schemas.message import Message
 
 _PEOPLE = ("people", "person")

@@ -12,10 +12,9 @@ from typing import Any
 from adapters import notice
 from adapters.adapter import Native, Reading
 from adapters.notice import address, people_of, person_shape, shared_records
+from adapters.record import Format, Record
 from adapters.shape import (
-    Format,
     Place,
-    Record,
     Shape,
     code,
     each,
@@ -79,11 +78,12 @@ _SITE = code(
 )
 
 
+_HARMS = each(code("verbal", "physical", "threats", "property-damage", say={"Sexual": "sexual"}), 6, least=1)
+
+
 def _nature(value: Any, at: Place) -> Any:
     """What harm was done. Sexual harm is told apart: it is of another data class than the other kinds."""
-    kinds = each(
-        code("verbal", "physical", "threats", "property-damage", say={"Sexual": "sexual"}), 6, least=1
-    )(value, at)
+    kinds = _HARMS(value, at)
     if not isinstance(kinds, list):
         return kinds
     found: dict[str, Any] = {"harms": list(dict.fromkeys(k for k in kinds if k != "sexual"))}

@@ -1,28 +1,23 @@
 """Reading an agency's JSON by declaration.
 
-A `Shape` says for every native field where its value goes and how it is taken, a `Record` which native fields
-name the event, a `Format` which records an agency sends. Findings carry native positions (JSON Pointers),
-never values; a field nobody has declared is reported, never dropped in silence.
+A `Shape` says for every native field where its value goes and how it is taken; `adapters.record` says what a
+file of such objects is. Findings carry native positions (JSON Pointers), never values; a field nobody has
+declared is reported, never dropped in silence.
 """
 
-import copy
-import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from adapters.adapter import Native, Reading, Rejected
 from adapters.local import e164
 from schemas.clock import NEW_ZEALAND, instant_of, rfc3339
-from schemas.errors import HubError, Problem, Unreadable
-from schemas.message import Message, decode, new_message
+from schemas.errors import Problem
 
-MEDIA_TYPE = "application/json"
-BATCH = "batch"  # the field of a file that holds several records
 NOTHING: Final = object()  # what a take gives when it has reported a problem, or nothing is left to place
+_SPELLINGS = 50  # of words that a list does not spell so, remembered a list
 _CLOCK_SKEW = timedelta(minutes=5)  # as the catalogue allows
 _LINE = re.compile(r"[^\x00-\x1f]{1,200}")
 _TEXT = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f]{1,20000}")
@@ -49,16 +44,26 @@ class Findings:
     unplaced: list[Problem] = field(default_factory=list)
 
 
-@dataclass(slots=True)
 class Place:
-    """A position in the native input, as a JSON Pointer, with the findings of its record."""
+    """A position in the native input, with the findings of its record. Its JSON Pointer is spelt only when
+    something is to be said of it. Whoever reads several values in turn moves one place along, by its *key*.
+    """
 
-    pointer: str
-    findings: Findings
+    __slots__ = ("_above", "findings", "key")
+
+    def __init__(self, key: str | int, findings: Findings, above: "Place | None" = None) -> None:
+        self.key = key  # the whole pointer, where there is nothing above
+        self.findings = findings
+        self._above = above
+
+    @property
+    def pointer(self) -> str:
+        """Where it is."""
+        return f"{self._above.pointer}/{self.key}" if self._above else str(self.key)
 
     def step(self, key: str | int) -> "Place":
         """The place of *key* below this one."""
-        return Place(f"{self.pointer}/{key}", self.findings)
+        return Place(key, self.findings, self)
 
     def wrong(self, detail: str, fix: str) -> Any:
         """Reports a problem that fails the record; gives nothing."""
@@ -97,39 +102,68 @@ def may(to: str, take: Take) -> Field:
     return Field(to, take)
 
 
-def _put(into: dict[str, Any], to: str, value: Any) -> None:
+def way(to: str) -> Callable[[dict[str, Any], Any], None]:
+    """What puts a value where the dotted path *to* leads."""
     *above, last = to.split(".")
-    for step in above:
-        into = into.setdefault(step, {})
-    if last == "*":
-        for name, inner in value.items():
-            _put(into, name, inner)
-    elif last.endswith("[]"):
-        into.setdefault(last[:-2], []).append(value)
-    else:
-        into[last] = value
+    named = last.removesuffix("[]")
+
+    def put(into: dict[str, Any], value: Any) -> None:
+        for step in above:
+            into = into.setdefault(step, {})
+        if last == "*":
+            for name, inner in value.items():
+                way(name)(into, inner)
+        elif named != last:
+            into.setdefault(named, []).append(value)
+        else:
+            into[last] = value
+
+    return put
 
 
-def _read_object(
-    shape: Shape, value: Any, at: Place, into: dict[str, Any], consumed: Iterable[str] = ()
-) -> None:
-    if not isinstance(value, dict):
-        at.wrong("is not an object", "send an object with the fields of docs/formats")
-        return
+class Reader:
+    """Reads objects of *shape*; other fields than its own and those *beside* it are reported (none, when
+    *beside* is None)."""
+
+    __slots__ = ("_fields", "_known")
+
+    def __init__(self, shape: Shape, beside: Iterable[str] | None = ()) -> None:
+        self._known = None if beside is None else {*shape, *beside}
+        self._fields = [
+            (key, one.take, one.required, one.to if one.to.isalnum() else "", way(one.to))
+            for key, one in shape.items()
+        ]
+
+    def read(self, value: Any, at: Place, into: dict[str, Any]) -> None:
+        """Puts what *value*, at the place *at*, says *into* the canonical object."""
+        if not isinstance(value, dict):
+            at.wrong("is not an object", "send an object with the fields of docs/formats")
+            return
+        if self._known is not None and not value.keys() <= self._known:
+            _report_others(self._known, value, at)
+        here = Place("", at.findings, at)
+        for key, take, required, plain, put in self._fields:
+            raw = value.get(key)
+            if raw is None or raw == "":
+                if required:
+                    at.step(key).wrong("is missing", "add it")
+                continue
+            here.key = key
+            got = take(raw, here)
+            if got is NOTHING:
+                continue
+            if plain:
+                into[plain] = got
+            else:
+                put(into, got)
+
+
+def _report_others(known: Container[str], value: dict[str, Any], at: Place) -> None:
     for number, key in enumerate(value):
-        if key not in shape and key not in consumed and value[key] is not None:
+        if key not in known and value[key] is not None:
             # A key may itself be somebody's name or number; only what looks like a field name is repeated.
             shown = key if _FIELD_NAME.fullmatch(key) else f"(field {number + 1})"
             at.step(shown).no_place("has no place in the message", "leave it out, or agree on a place for it")
-    for key, one in shape.items():
-        raw = value.get(key)
-        if raw is None or raw == "":
-            if one.required:
-                at.step(key).wrong("is missing", "add it")
-            continue
-        got = one.take(raw, at.step(key))
-        if got is not NOTHING:
-            _put(into, one.to, got)
 
 
 # Takes: how one native value becomes a canonical one.
@@ -193,6 +227,7 @@ def code(*same: str, say: Mapping[str, Any] | None = None, see: str = "") -> Tak
     words: dict[str, Any] = {**{c: c for c in same}, **(say or {})}
     folded = {fold(word): canonical for word, canonical in words.items()}
     fix = f"use a word of {see}" if see else "use one of: " + ", ".join(words)
+    most = len(words) + _SPELLINGS
 
     def take(value: Any, at: Place) -> Any:
         if not isinstance(value, str):
@@ -200,7 +235,11 @@ def code(*same: str, say: Mapping[str, Any] | None = None, see: str = "") -> Tak
         if value in words:  # most senders spell as the list does, and folding is slow
             return words[value]
         got = folded.get(fold(value), NOTHING)
-        return at.wrong("is not a word of its list", fix) if got is NOTHING else got
+        if got is NOTHING:
+            return at.wrong("is not a word of its list", fix)
+        if len(words) < most:
+            words[value] = got  # senders repeat their own spelling
+        return got
 
     return take
 
@@ -217,7 +256,7 @@ def matching(pattern: re.Pattern[str], detail: str, fix: str) -> Take:
 local_code = matching(_CODE, "is not a code", "send up to 40 letters, digits, dots, slashes or hyphens")
 token = matching(_TOKEN, "is not a reference", "send up to 64 letters, digits, dots, colons or hyphens")
 party_id = matching(_PARTY, "is not the id of a party", "use an id of the register of parties")
-_case_id = matching(
+case_id = matching(
     _ENVELOPE_ID, "is not a reference of the hub", "repeat the reference exactly as the hub sent it"
 )
 
@@ -313,235 +352,25 @@ def each(take: Take, most: int, least: int = 0) -> Take:
             return at.wrong("is not a list", "send a list")
         if not least <= len(value) <= most:
             return at.wrong("has too few or too many entries", f"send {least} to {most}")
-        return [got for i, one in enumerate(value) if (got := take(one, at.step(i))) is not NOTHING]
+        here, found = Place(0, at.findings, at), []
+        for i, one in enumerate(value):
+            here.key = i
+            if (got := take(one, here)) is not NOTHING:
+                found.append(got)
+        return found
 
     return taken
 
 
 def within(shape: Shape, finish: Callable[[dict[str, Any]], None] | None = None) -> Take:
     """An object of *shape*; *finish* adds what follows from it."""
+    reader = Reader(shape)
 
     def take(value: Any, at: Place) -> Any:
         found: dict[str, Any] = {}
-        _read_object(shape, value, at, found)
+        reader.read(value, at, found)
         if finish and found:
             finish(found)
         return found or NOTHING
 
     return take
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One kind of native record. *key* are the native fields that name the event and its revision (never a
-    person's number), *at* the one that says when it was recorded, *people* the list of people and the field
-    of each that labels them, *fixed* what the format implies.
-
-    With *split*, the native list of that name holds several events: each entry of shape *entry*, named by
-    *entry_key*, gives a message that also holds the record's own fields.
-    """
-
-    event: str
-    fields: Shape
-    key: tuple[str, ...]
-    at: str
-    people: tuple[str, str]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    finish: Callable[[dict[str, Any]], None] | None = None
-    split: str = ""
-    entry: Shape = field(default_factory=dict)
-    entry_key: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """An agency's JSON: the field *kind* says which of *records* a file holds; a file `{"batch": [...]}`
-    holds several."""
-
-    kind: str
-    records: Mapping[str, Record]
-
-    def read(self, native: Native, party: str, now: datetime) -> Reading:
-        """The messages in *native*, sent by *party*. One bad record of a batch, or entry of a record that is
-        split, is rejected alone.
-
-        Raises:
-            Unreadable: nothing can be read; problems name native positions.
-            HubError: the bytes are no JSON, or too large.
-        """
-        content = decode(native.content)
-        reading = _Gathered(party, now)
-        if isinstance(content, dict) and BATCH in content:
-            records = content[BATCH]
-            if not isinstance(records, list):
-                raise Unreadable(
-                    "the file is not readable",
-                    Problem(f"/{BATCH}", "is not a list", "send a list of records"),
-                )
-            for number, key in enumerate(content):
-                if key != BATCH:
-                    reading.unplaced.append(
-                        Problem(
-                            f"/(field {number + 1})", "has no place beside a batch", "put it into the records"
-                        )
-                    )
-            for i, one in enumerate(records):
-                try:
-                    self._read(one, f"/{BATCH}/{i}", reading)
-                except HubError as error:
-                    reading.rejected.append(Rejected(_native(one, f"record-{i + 1}.json"), error))
-        else:
-            self._read(content, "", reading)
-        return Reading(list(reading.messages.values()), reading.rejected, reading.unplaced)
-
-    def _read(self, value: Any, pointer: str, into: "_Gathered") -> None:
-        if not isinstance(value, dict):
-            raise _unreadable(
-                Problem(pointer, "is not an object", "send an object with the fields of docs/formats")
-            )
-        stated = value.get(self.kind)
-        record = self.records.get(stated) if isinstance(stated, str) else None
-        if record is None:
-            fix = "use one of: " + ", ".join(self.records)
-            raise _unreadable(Problem(f"{pointer}/{self.kind}", "does not name a kind of record", fix))
-        findings = Findings(into.now)
-        head = _head(record, value, Place(pointer, findings), self.kind)
-        if not record.split:
-            into.add(head.message(record, into.party), pointer, findings)
-            return
-        into.unplaced.extend(findings.unplaced)
-        entries = value.get(record.split)
-        if not isinstance(entries, list):
-            raise _unreadable(
-                Problem(
-                    f"{pointer}/{record.split}", "is not a list", "send a list, empty when there is nothing"
-                )
-            )
-        for i, one in enumerate(entries):
-            where = Place(f"{pointer}/{record.split}/{i}", Findings(into.now, dict(findings.refs)))
-            try:
-                whole_event = _entry(record, head, one, where)
-                into.add(whole_event.message(record, into.party), where.pointer, where.findings)
-            except HubError as error:
-                again = _native({**value, record.split: [one]}, f"{record.split}-{i + 1}.json")
-                into.rejected.append(Rejected(again, error))
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """What has been read of a file so far; a message is kept by id, so that a repetition inside the file has
-    one effect."""
-
-    party: str
-    now: datetime
-    messages: dict[str, Message] = field(default_factory=dict)
-    rejected: list[Rejected] = field(default_factory=list)
-    unplaced: list[Problem] = field(default_factory=list)
-
-    def add(self, message: Message, pointer: str, findings: Findings) -> None:
-        """Keeps *message*, read at *pointer*. Raises `Unreadable` when another one of the file has the same
-        key and says something else."""
-        earlier = self.messages.get(message.id)
-        if earlier is not None and earlier.body_digest() != message.body_digest():
-            fix = "give every event, and every revision of it, a name of its own"
-            raise _unreadable(
-                Problem(pointer, "has the key of an earlier record but says something else", fix)
-            )
-        self.messages.setdefault(message.id, message)
-        self.unplaced.extend(findings.unplaced)
-
-
-@dataclass(slots=True)
-class _Head:
-    """A record while it is read: its *data* so far, what it calls the event, and what goes into the
-    envelope."""
-
-    data: dict[str, Any]
-    key: list[str]
-    at: str
-    case: str | None
-    answers: str | None
-
-    def message(self, record: Record, party: str) -> Message:
-        """The canonical message."""
-        if record.finish:
-            record.finish(self.data)
-        at = instant_of(self.at)
-        return new_message(
-            party, record.event, self.data, key="/".join(self.key), at=at, case=self.case, cause=self.answers
-        )
-
-
-def _key_part(value: Any, at: Place) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return str(value)
-    return token(value, at)
-
-
-def _head(record: Record, value: dict[str, Any], at: Place, kind: str) -> _Head:
-    _label(record, value, at)
-    names: dict[str, Any] = {}
-    naming = {
-        **{k: need(f"key{i}", _key_part) for i, k in enumerate(record.key)},
-        record.at: need("at", past_instant),
-        "case": may("case", _case_id),
-        "answers": may("answers", _case_id),
-    }
-    _read_object(naming, value, at, names, consumed=value)
-    data: dict[str, Any] = {}
-    for path, fixed in record.fixed.items():
-        _put(data, path, fixed)
-    _read_object(record.fields, value, at, data, consumed={kind, record.split, *naming})
-    if at.findings.problems:
-        raise _unreadable(*at.findings.problems)
-    key = [names[f"key{i}"] for i in range(len(record.key))]
-    return _Head(data, key, names["at"], names.get("case"), names.get("answers"))
-
-
-def _entry(record: Record, head: _Head, value: Any, at: Place) -> _Head:
-    if not isinstance(value, dict):
-        raise _unreadable(
-            Problem(at.pointer, "is not an object", "send an object with the fields of docs/formats")
-        )
-    _label(record, value, at)
-    names: dict[str, Any] = {}
-    naming = {
-        **{k: need(f"key{i}", _key_part) for i, k in enumerate(record.entry_key)},
-        "case": may("case", _case_id),
-        "answers": may("answers", _case_id),
-    }
-    _read_object(naming, value, at, names, consumed=value)
-    data = copy.deepcopy(head.data)
-    _read_object(record.entry, value, at, data, consumed=naming)
-    if at.findings.problems:
-        raise _unreadable(*at.findings.problems)
-    key = head.key + [names[f"key{i}"] for i in range(len(record.entry_key))]
-    return _Head(data, key, head.at, names.get("case", head.case), names.get("answers", head.answers))
-
-
-def _label(record: Record, value: dict[str, Any], at: Place) -> None:
-    """Numbers the people of *value* p1, p2 … by their labels before anything refers to them."""
-    listed, label = record.people
-    people = value.get(listed)
-    if not isinstance(people, list):
-        return  # when the list is required, its field says so
-    for i, person in enumerate(people):
-        called = person.get(label) if isinstance(person, dict) else None
-        if isinstance(called, bool) or not isinstance(called, str | int) or called == "":
-            continue  # the person's own fields say so
-        if str(called) in at.findings.refs:
-            at.step(listed).step(i).step(label).wrong(
-                "is used twice", "label every person of the record differently"
-            )
-        at.findings.refs[str(called)] = f"p{i + 1}"
-
-
-def _unreadable(*problems: Problem) -> Unreadable:
-    # A field that names the event is read twice, as a key and as what it is: the second says more.
-    once = {problem.pointer: problem for problem in problems}
-    return Unreadable("the record cannot be read as the agency's format", *once.values())
-
-
-def _native(value: Any, named: str) -> Native:
-    # Escaped to ASCII, so that even what was rejected for its text can be sent again unchanged.
-    return Native(json.dumps(value).encode("ascii"), MEDIA_TYPE, named)

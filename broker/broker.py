@@ -5,7 +5,7 @@ A queue holds messages until they are acknowledged. Order is kept per queue for 
 requeued. Nothing here looks inside a body.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,6 +103,10 @@ class Broker(Protocol):
 
     def depth(self, queue: str) -> int:
         """How many messages wait in *queue*, the unacknowledged included."""
+        ...
+
+    def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """The `depth` of each of *queues*: one question for all of them."""
         ...
 
     def close(self) -> None:

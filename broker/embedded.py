@@ -207,12 +207,19 @@ class EmbeddedBroker:
             return None if row is None else _dead_letter(row)
 
     def depth(self, queue: str) -> int:
-        """How many messages of *queue* are not acknowledged; counts along the index."""
+        """How many messages of *queue* are not acknowledged."""
+        return self.depths([queue])[queue]
+
+    def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """How many messages of each of *queues* are not acknowledged, at one moment; counts along the
+        index."""
         statement = (
-            sa.select(sa.func.count()).select_from(queue_message).where(queue_message.c.queue == queue)
+            sa.select(sa.func.count())
+            .select_from(queue_message)
+            .where(queue_message.c.queue == sa.bindparam("name"))
         )
         with self._reading.begin() as connection:
-            return int(connection.execute(statement).scalar_one())
+            return {name: connection.execute(statement, {"name": name}).scalar_one() for name in queues}
 
     def close(self) -> None:
         """Forgets what is held, which gives it back, and ends every wait. The engine stays open: it belongs

@@ -243,13 +243,20 @@ class RabbitBroker:
     def depth(self, queue: str) -> int:
         """How many messages of *queue* wait at the server or are held by this instance; AMQP does not tell
         what other consumers hold."""
+        return self.depths([queue])[queue]
+
+    def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """`depth` of each of *queues*, asked on one connection."""
+        waiting: dict[str, int] = {}
         with self._asking() as channel:
-            try:
-                waiting = int(channel.queue_declare(queue, passive=True).method.message_count)
-            except pika.exceptions.ChannelClosedByBroker:
-                return 0  # no such queue
-        consumer = self._consumers.get(queue)
-        return waiting + (len(consumer.unacked) if consumer else 0)
+            for name in queues:
+                try:
+                    waiting[name] = int(channel.queue_declare(name, passive=True).method.message_count)
+                except pika.exceptions.ChannelClosedByBroker:
+                    waiting[name] = 0  # no such queue
+                    channel = channel.connection.channel()  # noqa: PLW2901  # the wrong question closed it
+        consumers = self._consumers
+        return {q: n + len(consumers[q].unacked) if q in consumers else n for q, n in waiting.items()}
 
     def close(self) -> None:
         """Sends what is left of acknowledgements, closes both connections (which gives back what is held) and

@@ -8,7 +8,7 @@ and costs a fifth so; tests hold it to the library.
 
 import binascii
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,6 +123,10 @@ class SealedBroker:
     def depth(self, queue: str) -> int:
         """See `Broker.depth`."""
         return self._inner.depth(queue)
+
+    def depths(self, queues: Iterable[str]) -> dict[str, int]:
+        """See `Broker.depths`."""
+        return self._inner.depths(queues)
 
     def close(self) -> None:
         """See `Broker.close`."""

@@ -27,7 +27,7 @@ from consent.proving import Lately, Proving
 from consent.witness import request
 from schemas.canonical import canonical_trusted
 from schemas.clock import Clock
-from schemas.database import add_rows, reading
+from schemas.database import add_rows, reading, rows_among
 from schemas.errors import AlreadyDecided, BadProof, LedgerContradiction, NotFound, TooLarge
 
 __all__ = [
@@ -268,10 +268,8 @@ class Ledger:
 
     def delivered(self, connection: sa.Connection, disclosures: Sequence[str]) -> set[str]:
         """Which of *disclosures* (ids) the ledger says their recipient has."""
-        query = sa.select(ledger_entry.c.message, ledger_entry.c.entry).where(
-            ledger_entry.c.kind == DELIVERY, ledger_entry.c.message.in_(disclosures)
-        )
-        rows = connection.execute(query)
+        wanted = ("message", "entry")
+        rows = rows_among(connection, ledger_entry, wanted, "message", disclosures, f"kind = '{DELIVERY}'")
         return {message for message, entry in rows if orjson.loads(bytes(entry))["outcome"] == "delivered"}
 
     def inclusion_proof(self, idx: int, size: int) -> list[bytes]:

@@ -174,6 +174,17 @@ def verify_inclusion(index: int, size: int, leaf: bytes, proof: Sequence[bytes],
         raise ProofError("the inclusion proof does not lead to the root hash")
 
 
+def perfect_root_above(index: int, leaf: bytes, siblings: Iterable[bytes]) -> bytes:
+    """The root of the perfect subtree that has *leaf*, number *index* of its tree, and *siblings* on the way
+    up: what `verify_inclusion` has reached after them."""
+    result = leaf
+    for sibling in siblings:
+        pair = sibling + result if index & 1 else result + sibling
+        result = sha256(b"\x01" + pair).digest()
+        index >>= 1
+    return result
+
+
 def verify_consistency(  # noqa: PLR0912  # one branch for each case of the RFC, in its order
     old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
 ) -> None:

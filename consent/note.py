@@ -5,9 +5,9 @@ Everything read here may come from an opponent: every reader raises `ProofError`
 message never repeats what was read.
 """
 
-import base64
 import binascii
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -47,6 +47,7 @@ _DASH = "— "  # U+2014 and a space open each signature line
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 _SKEY_PREFIX = "PRIVATE+KEY+"
 _TIMESTAMP_BYTES = 8
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _PATH_TOO_LONG = "the proof is too long"
 
 
@@ -279,16 +280,7 @@ class TlogProof:
     @classmethod
     def decode(cls, text: str) -> "TlogProof":
         """The proof in *text*, nothing of it verified. Raises `ProofError`."""
-        head, separator, note = text.partition("\n\n")
-        lines = head.split("\n")
-        if not separator or len(text) > 2 * MAX_NOTE_BYTES or lines.pop(0) != PROOF_HEADER:
-            raise ProofError("this is not a tlog-proof")
-        extra = None
-        if lines and lines[0].startswith("extra "):
-            extra = _from_base64(lines.pop(0).removeprefix("extra "), "the extra data")
-        if not lines or not lines[0].startswith("index "):
-            raise ProofError("the proof does not say its index")
-        index = read_number(lines.pop(0).removeprefix("index "), "the index")
+        index, lines, extra, note = split_proof(text)
         return cls(index, tuple(read_path(lines)), Checkpoint.from_note(note), extra)
 
     def verify(self, entry: bytes, keys: Sequence[Key]) -> None:
@@ -297,6 +289,22 @@ class TlogProof:
         """
         open_checkpoint(self.checkpoint.note, keys)
         verify_inclusion(self.index, self.checkpoint.size, leaf_hash(entry), self.path, self.checkpoint.root)
+
+
+def split_proof(text: str) -> tuple[int, list[str], bytes | None, str]:
+    """The index, the lines of the path, the extra data and the note of the proof in *text*; path and note are
+    not read yet. Raises `ProofError`.
+    """
+    head, separator, note = text.partition("\n\n")
+    lines = head.split("\n")
+    if not separator or len(text) > 2 * MAX_NOTE_BYTES or lines.pop(0) != PROOF_HEADER:
+        raise ProofError("this is not a tlog-proof")
+    extra = None
+    if lines and lines[0].startswith("extra "):
+        extra = _from_base64(lines.pop(0).removeprefix("extra "), "the extra data")
+    if not lines or not lines[0].startswith("index "):
+        raise ProofError("the proof does not say its index")
+    return read_number(lines.pop(0).removeprefix("index "), "the index"), lines, extra, note
 
 
 def read_path(lines: Iterable[str]) -> list[bytes]:
@@ -324,7 +332,7 @@ def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
         note.encode()
     except UnicodeEncodeError as error:
         raise ProofError("the note is not valid UTF-8") from error
-    if any(character < " " and character != "\n" for character in note):
+    if _CONTROL.search(note):
         raise ProofError("the note holds a control character")
     at = note.rfind("\n\n")
     if at < 0 or not note.endswith("\n"):
@@ -456,15 +464,15 @@ def read_number(text: str, what: str) -> int:
 
 
 def _to_base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def _from_base64(text: str, what: str) -> bytes:
     """Strict standard base64: one text for one value, so that nobody can vary a proof without changing it."""
     try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (UnicodeEncodeError, binascii.Error, ValueError) as error:
+        data = binascii.a2b_base64(text)
+    except ValueError as error:  # binascii.Error is one, and so is a text that is not ASCII
         raise ProofError(f"{what} is not base64") from error
-    if _to_base64(data) != text:
+    if _to_base64(data) != text:  # other signs were skipped, or the last bits are not zero
         raise ProofError(f"{what} is not canonical base64")
     return data

@@ -359,7 +359,7 @@ class _Pages:
         for row in queries.between(hub.engine, max(start, stop - DAY_CAP), stop):
             counted.add(row.body)
         latest = queries.entry(hub.engine, size - 1)
-        depths = {queue: hub.broker.depth(queue) for queue in _queues(hub)}
+        depths = hub.broker.depths(_queues(hub))
         return self.show(
             "today.html",
             day=day,

@@ -69,11 +69,12 @@ def create_app(hub: Hub, out: Console | None = None) -> FastAPI:
 
 def _caller(gate: Gate, scope: str) -> Callable[[Request], Principal]:
     def caller(request: Request) -> Principal:
+        proofs = request.headers.getlist("dpop")
         principal = gate.admit(
             request.headers.getlist("authorization"),
-            request.headers.getlist("dpop"),
+            proofs,
             request.method,
-            str(request.url),
+            str(request.url) if proofs else "",  # what only a proof names
         )
         principal.require(scope)
         return principal
@@ -98,19 +99,15 @@ def _quick_caller(gate: Gate, scope: str) -> Callable[[Request], Awaitable[Princ
 def _messages(app: FastAPI, hub: Hub, gate: Gate) -> None:
     may_submit, may_read = _quick_caller(gate, SUBMIT), _caller(gate, READ)
 
-    # The body is read only after the caller is known: a stranger cannot make the hub hold anything.
-    async def content(request: Request, _: Annotated[Principal, Depends(may_submit)]) -> bytes:
-        return await content_of(request)
-
     gathering = Gathering(hub.exchange, lambda kind, body: natives_of(*hub.encryption.opened(kind, body)))
 
     @app.post("/v1/messages")
-    async def submit(
-        request: Request,
-        principal: Annotated[Principal, Depends(may_submit)],
-        body: Annotated[bytes, Depends(content)],
-    ) -> Response:
+    async def submit(request: Request) -> Response:
         """Takes messages in. Answering 202 means that what is under `accepted` survives a power cut."""
+        # Asked for here and not as dependencies, which would take longer than all else of this route. The
+        # body is read only after the caller is known: a stranger cannot make the hub hold anything.
+        principal = await may_submit(request)
+        body = await content_of(request)
         kind = request.headers.get("content-type", "")
         return _receipt(await gathering.submit(principal.party, kind, body))
 
@@ -225,8 +222,9 @@ def _operations(app: FastAPI, hub: Hub, gate: Gate) -> None:
     def metrics(_: Annotated[None, Depends(may_operate)]) -> Response:
         """What operators watch, for Prometheus."""
         mailboxes = map(mailbox_of, hub.recipients.mailboxes())
-        for queue in (SUBMISSIONS, *map(deliveries_to, sorted(hub.agreements.parties)), *mailboxes):
-            hub.telemetry.queue_depth.labels(queue).set(hub.broker.depth(queue))
+        queues = (SUBMISSIONS, *map(deliveries_to, sorted(hub.agreements.parties)), *mailboxes)
+        for queue, depth in hub.broker.depths(queues).items():
+            hub.telemetry.queue_depth.labels(queue).set(depth)
         hub.telemetry.show_waiting(Referrals(hub).counts())
         return Response(generate_latest(hub.telemetry.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -29,7 +29,7 @@ from consent import inputs
 from consent.ledger import Ledger, Written
 from consent.people import Keys, People
 from consent.placing import Cases, Placed
-from consent.proved import Prover, proved
+from consent.proved import Opened, Prover, proved
 from consent.register import Register
 from consent.subjects import Subjects
 from consent.waiting import Waiting
@@ -133,9 +133,10 @@ class Exchange:
                 receipts.append(Receipt(rejected=[error]))
                 continue
             receipt = Receipt(unplaced=understood.unplaced)
+            is_valid = _is_canonical(native)  # else it could not have been read
             for message in understood.messages:
                 try:
-                    self._admit(party, message)
+                    self._admit(party, message, is_valid)
                 except HubError as error:
                     # A file's other messages go through; this one waits alone, in canonical form, so that it
                     # can be sent again alone.
@@ -162,19 +163,22 @@ class Exchange:
 
     def read(self, party: str, native: Native) -> Reading:
         """What *native* says, in canonical messages; raises `HubError` when nothing can be read."""
-        if native.media_type.split(";")[0] == CONTENT_TYPE:
+        if _is_canonical(native):
             event = decode(native.content)
             self._catalogue.validate(event, self._clock())
             return Reading([Message.from_json(event)])
         return self._adapter_of(party).read(native, party, self._clock())
 
-    def _admit(self, party: str, message: Message) -> MessageType:
+    def _admit(self, party: str, message: Message, is_valid: bool) -> MessageType:
         if message.source != party:
             raise InvalidMessage(
                 "the message speaks for another party",
                 Problem("/source", "is not you", f"send urn:isr:{party}"),
             )
-        kind = self._catalogue.validate(message.to_json(), self._clock())
+        if is_valid:
+            kind = self._catalogue[message.type]
+        else:
+            kind = self._catalogue.validate(message.to_json(), self._clock())
         if not kind.senders & {"any", agency_of(party).partition(".")[0]}:
             raise InvalidMessage(
                 "this type is not yours to send",
@@ -437,17 +441,24 @@ class Exchange:
             (again if delivery.headers["id"] in ended else waiting).append(delivery)
             ended.add(delivery.headers["id"])
 
-        def opened(delivery: Delivery) -> Message:
-            return self._prover.message(party, delivery.body, delivery.headers)
+        releases: dict[int, Opened] = {}  # what was opened to be asked about again is not opened twice
+
+        def opened(delivery: Delivery) -> Opened:
+            release = releases.get(id(delivery))
+            if release is None:
+                release = self._prover.opened(party, delivery.body, delivery.headers)
+                releases[id(delivery)] = release
+            return release
 
         verdict = self._recheck.check(party, waiting, opened)
         stopped = [d for d in waiting if verdict.changed.get(d.headers["id"], d) is None]
-        waiting = [d for d in waiting if d not in stopped]
+        waiting = [d for d in waiting if verdict.changed.get(d.headers["id"], d) is not None]
         adapter = self._adapter_of(party)
         natives: list[tuple[str, Native]] = []
         for delivery in list(waiting):
             try:
-                native = adapter.write(verdict.changed.get(delivery.headers["id"]) or opened(delivery), party)
+                left = verdict.changed.get(delivery.headers["id"])
+                native = adapter.write(left or opened(delivery).message, party)
             except Unproved as error:
                 # SAFETY: not sent, whoever put it here. The alert on this counter calls a person.
                 self._telemetry.unproved.labels(party).inc()
@@ -473,8 +484,9 @@ class Exchange:
         if refused:
             self._broker.bury(refused)
         self._put_back([d for d, a in zip(waiting, answers, strict=True) if isinstance(a, NotSent)])
-        for _, answer in settled:
-            self._telemetry.deliveries.labels(party, "delivered" if answer is None else "refused").inc()
+        for outcome, count in (("delivered", len(settled) - len(refused)), ("refused", len(refused))):
+            if count:
+                self._telemetry.deliveries.labels(party, outcome).inc(count)
         return len(settled) + len(again) + len(stopped)
 
     def _record(self, party: str, settled: Sequence[tuple[Delivery, HubError | None]], seen: int) -> None:
@@ -593,6 +605,10 @@ class Exchange:
 
     def _table_parties(self, site: str) -> Sequence[str]:
         return [p.id for p in self._agreements().parties.values() if p.table and p.active and site in p.sites]
+
+
+def _is_canonical(native: Native) -> bool:
+    return native.media_type.partition(";")[0] == CONTENT_TYPE
 
 
 def _submission(message: Message) -> Outgoing:

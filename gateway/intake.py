@@ -64,7 +64,7 @@ def natives_of(content_type: str, body: bytes) -> list[Native]:
     Raises `UnsupportedMediaType` without a usable type, `Unreadable` or `InvalidMessage` when the parts
     cannot be told apart. What a part says is not looked at.
     """
-    kind, parameters = _kind(content_type)
+    kind = media_type_of(content_type)
     if not kind:
         raise UnsupportedMediaType(
             "the body's format is not named",
@@ -75,7 +75,7 @@ def natives_of(content_type: str, body: bytes) -> list[Native]:
     if kind == BATCH_CONTENT_TYPE:
         return [Native(item, CONTENT_TYPE) for item in batch_items(body)]
     if kind == FORM_CONTENT_TYPE:
-        return [_from_form(body, parameters.get("boundary", ""))]
+        return [_from_form(body, _boundary(content_type))]
     return [Native(body, kind)]
 
 
@@ -135,7 +135,7 @@ def _from_form(body: bytes, boundary: str) -> Native:
         if name and not _NAME.fullmatch(name):
             raise _no_form("has a file name with other signs than letters, digits, dot, dash and underscore")
         if field == "message" and message is None:
-            kind, _ = _kind(header.get("content-type", ""))
+            kind = media_type_of(header.get("content-type", ""))
             if not kind:
                 raise UnsupportedMediaType(
                     "the message's format is not named",
@@ -206,17 +206,14 @@ def _no_form(detail: str) -> Unreadable:
 
 def media_type_of(content_type: str) -> str:
     """The media type in *content_type*, in lower case and without parameters; "" when it is none."""
-    return _kind(content_type)[0]
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind if _MEDIA_TYPE.fullmatch(kind) else ""
 
 
-def _kind(content_type: str) -> tuple[str, dict[str, str]]:
-    """The media type in lower case ("" when it is none) and its parameters."""
+def _boundary(content_type: str) -> str:
     header = Header()
     header["content-type"] = content_type.replace("\r", " ").replace("\n", " ")
-    kind = content_type.partition(";")[0].strip().lower()
-    if not _MEDIA_TYPE.fullmatch(kind):
-        return "", {}
-    return kind, dict(header.get_params([], "content-type")[1:])
+    return dict(header.get_params([], "content-type")[1:]).get("boundary", "")
 
 
 def _too_large(limit: int) -> TooLarge:

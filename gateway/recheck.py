@@ -27,7 +27,7 @@ from consent.ledger import Entry, Ledger, ledger_entry
 from consent.minimise import minimise
 from consent.placing import Batch, Cases, Placed
 from consent.policy import Decision, decide
-from consent.proved import salt_of
+from consent.proved import Opened, salt_of
 from consent.recalls import Task
 from consent.register import Register
 from gateway.telemetry import Telemetry
@@ -111,9 +111,10 @@ class Recheck:
         self._recall(connection, {case: [c for _, c in found] for case, found in touching.items()}, before)
 
     def check(
-        self, party: str, deliveries: Sequence[Delivery], opened: Callable[[Delivery], Message]
+        self, party: str, deliveries: Sequence[Delivery], opened: Callable[[Delivery], Opened]
     ) -> Verdict:
         """Asks again about those of *deliveries* to *party* that were decided before something changed.
+        *opened* gives what a delivery is proved to be, or raises `Unproved`.
 
         What no longer stands is in the ledger, signed, when this returns ‖. A crash after that delivers them
         again to this very question, whose answer is then recorded already.
@@ -125,35 +126,29 @@ class Recheck:
             older = [d for d in deliveries if _index(d) < changed_at]
             if not older:
                 return Verdict({}, seen)
-            entries = _entries(connection, [_index(d) for d in older])
-            known = recalls.warned(connection, {c for e in entries.values() for c in e["cases"]})
             said = _said_before(connection, [d.headers["id"] for d in older])
-            doubted = [
-                d
+            # Stopped is for good, whatever came after.
+            changed: dict[str, Message | None] = {id: None for id, e in said.items() if e["kind"] == STOPPED}
+            releases = [
+                (d, release)
                 for d in older
-                if d.headers["id"] in said or _doubtful(entries[_index(d)], _index(d), agreements, known)
+                if d.headers["id"] not in changed and (release := _if_proved(opened, d)) is not None
+            ]
+            known = recalls.warned(connection, {c for _, release in releases for c in release.entry["cases"]})
+            doubted = [
+                (d, release)
+                for d, release in releases
+                if d.headers["id"] in said or _doubtful(release.entry, _index(d), agreements, known)
             ]
             if not doubted:
-                return Verdict({}, seen)
-            asked = inputs.of(
-                connection,
-                {_asked_as(entries[_index(d)]) for d in doubted},
-            )
+                return Verdict(changed, seen)
+            asked = inputs.of(connection, {_asked_as(release.entry) for _, release in doubted})
             cases = self._opened(connection, asked.values())
         recipient = agreements.parties.get(party)
-        changed: dict[str, Message | None] = {}
         new: list[Entry] = []
-        for delivery in doubted:
-            entry = entries[_index(delivery)]
+        for delivery, (message, entry) in doubted:
             id = delivery.headers["id"]
             former = said.get(id)
-            if former is not None and former["kind"] == STOPPED:  # for good, whatever came after
-                changed[id] = None
-                continue
-            try:
-                message = opened(delivery)
-            except Unproved:
-                continue  # it is not sent either way; who writes it says so
             question = _with_leave(asked.get(_asked_as(entry)), entry)
             left, decision = self._left(message, question, cases, agreements, recipient)
             if left == message.data and former is None:
@@ -404,9 +399,11 @@ def _in_roles(data: dict[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
     return {**data, "people": people}
 
 
-def _entries(connection: sa.Connection, numbers: Sequence[int]) -> dict[int, dict[str, Any]]:
-    rows = rows_among(connection, ledger_entry, ("idx", "entry"), "idx", numbers)
-    return {idx: orjson.loads(bytes(entry)) for idx, entry in rows}
+def _if_proved(opened: Callable[[Delivery], Opened], delivery: Delivery) -> Opened | None:
+    try:
+        return opened(delivery)
+    except Unproved:
+        return None  # it is not sent either way; who writes it says so
 
 
 def _about(connection: sa.Connection, ids: Iterable[str], *kinds: str) -> list[tuple[int, dict[str, Any]]]:

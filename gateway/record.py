@@ -5,13 +5,13 @@ commitments, never a value.
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 from consent.agreement import Agreements
 from consent.decision import NAMES, REFERRED, WITHHELD, WORDS, Findings
-from consent.ledger import Entry, Written
+from consent.ledger import Written
 from consent.placing import Placed
 from consent.policy import Decision, Outcome
 from consent.subjects import commitment
@@ -138,19 +138,20 @@ def _conditions(asked: int, unmet: int) -> bytes:
     return orjson.dumps({name: name not in missing for name in WORDS.words(asked)})
 
 
-def delivered_entry(party: str, headers: Mapping[str, str], answer: HubError | None, at: str) -> Entry:
+def delivered_entry(party: str, headers: Mapping[str, str], answer: HubError | None, at: str) -> Written:
     """The entry for the end of a delivery: the recipient has it, or refused it for good."""
-    body: dict[str, Any] = {
-        "v": 1,
-        "kind": "delivery",
-        "at": at,
-        "source": "hub",
-        "message": headers["id"],
-        "type": headers["type"],
-        "party": party,
-        "disclosure": int(headers["entry"]),
-        "outcome": "delivered" if answer is None else "refused",
-    }
-    if answer is not None:
-        body["reasons"] = [answer.code]
-    return Entry(kind="delivery", source="hub", message=headers["id"], party=party, body=body)
+    message = headers["id"]
+    reasons = b"" if answer is None else b',"reasons":["%b"]' % answer.code.encode()
+    data = (
+        b'{"at":"%b","disclosure":%d,"kind":"delivery","message":%b,"outcome":"%b","party":"%b"%b,'
+        b'"source":"hub","type":%b,"v":1}'
+    ) % (
+        at.encode(),
+        int(headers["entry"]),
+        orjson.dumps(message),
+        b"delivered" if answer is None else b"refused",
+        party.encode(),
+        reasons,
+        orjson.dumps(headers["type"]),
+    )
+    return Written("delivery", "hub", message, party, data)

@@ -51,11 +51,25 @@ def digest(data: bytes) -> bytes:
 
 
 def nfc(value: Any) -> Any:
-    """*value* with every text in Unicode NFC, so that one name has one spelling in bytes."""
+    """*value* with every text in Unicode NFC, so that one name has one spelling in bytes. What is so already
+    is given back itself, not copied.
+    """
+    try:
+        written = orjson.dumps(value)
+    except TypeError:  # half of a surrogate pair, an integer beyond 64 bits: no reason to leave the rest
+        return _composed(value)
+    # A part of a text in NFC is in NFC, and what JSON escapes (quotes, backslashes, controls) composes with
+    # nothing.
+    if written.isascii() or unicodedata.is_normalized("NFC", written.decode()):
+        return value
+    return _composed(value)
+
+
+def _composed(value: Any) -> Any:
     if isinstance(value, str):
         return value if value.isascii() else unicodedata.normalize("NFC", value)
     if isinstance(value, dict):
-        return {key: nfc(item) for key, item in value.items()}
+        return {key: _composed(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [nfc(item) for item in value]
+        return [_composed(item) for item in value]
     return value

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any, cast
@@ -25,12 +25,12 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from schemas.classes import CASE, CLASSES, ROLES, Facet
-from schemas.clock import NEW_ZEALAND, instant_of
+from schemas.clock import instant_of
+from schemas.coherence import CLOCK_SKEW, Rules
 from schemas.errors import BadCatalogue, InvalidMessage, Problem, UnknownType
-from schemas.identifiers import NHI, is_nhi, is_test_nhi
 
 MAX_DEPTH = 24
-_CLOCK_SKEW = timedelta(minutes=5)  # agencies' clocks differ; more than this is a date in the future
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
 # jsonschema checks formats only where optional packages are installed; these are the ones we use.
@@ -86,6 +86,7 @@ class MessageType:
     shape: Branch
     schema_id: str
     accepts: Any
+    rules: Rules
     schema: Mapping[str, Any]
 
 
@@ -96,7 +97,13 @@ class Catalogue:
         """*documents*: file name without `.json`, to schema; *test_numbers*: whether NHI numbers of the
         testing range are taken. Raises `BadCatalogue` with file and property.
         """
+        for name, document in sorted(documents.items()):
+            try:
+                jsonschema_rs.meta.validate({**document, "$schema": _DRAFT})
+            except jsonschema_rs.ValidationError as error:
+                raise BadCatalogue(f"{name}: not a JSON Schema: {error.message}") from error
         self._test_numbers = test_numbers
+        self._refs: dict[tuple[str, str], tuple[Mapping[str, Any], str]] = {}
         self.registry: Registry[Any] = Registry().with_resources(
             (str(d["$id"]), Resource.from_contents(d, default_specification=DRAFT202012))
             for d in documents.values()
@@ -105,10 +112,6 @@ class Catalogue:
         self._rust = rust
         self._types: dict[str, MessageType] = {}
         for name, document in sorted(documents.items()):
-            try:
-                jsonschema.Draft202012Validator.check_schema(document)
-            except jsonschema.SchemaError as error:
-                raise BadCatalogue(f"{name}: not a JSON Schema: {error.message}") from error
             if name.split(".")[0] in ("common", "envelope"):
                 continue
             event, _, version = name.rpartition(".")
@@ -126,6 +129,7 @@ class Catalogue:
                 shape=shape,
                 schema_id=str(document["$id"]),
                 accepts=self._fast(document),
+                rules=Rules(document, str(document["$id"]), self._resolve),
                 schema=document,
             )
         self._envelope = documents["envelope.v1"]
@@ -169,9 +173,8 @@ class Catalogue:
         data = message["data"]
         if not kind.accepts.is_valid(data):
             raise InvalidMessage("the data is not valid", *self._explain(kind.schema, data, "/data"))
-        problems = list(_references(data, self._test_numbers))
-        self._dates(kind.schema, data, "/data", now, problems)
-        if instant_of(message["time"]) > now + _CLOCK_SKEW:
+        problems = kind.rules.broken(data, now, test_numbers=self._test_numbers)
+        if instant_of(message["time"]) > now + CLOCK_SKEW:
             problems.append(Problem("/time", "lies in the future", "send the time at which it happened"))
         if problems:
             raise InvalidMessage("the data contradicts itself", *problems)
@@ -191,45 +194,23 @@ class Catalogue:
             Problem(prefix, "does not meet the schema", "compare it with the published example of its type")
         ]
 
-    def _dates(
-        self, schema: Mapping[str, Any], value: Any, pointer: str, now: datetime, problems: list[Problem]
-    ) -> None:
-        """Walks *value* beside *schema* for `x-not-future`, which JSON Schema cannot say."""
-        for where, step, text in _past_dates(value, self._past_paths(schema["$id"])):
-            late = (
-                date.fromisoformat(text) > now.astimezone(NEW_ZEALAND).date()
-                if step == "date"
-                else instant_of(text) > now + _CLOCK_SKEW
-            )
-            if late:
-                problems.append(
-                    Problem(pointer + where, "lies in the future", "send the date at which it happened")
-                )
-
-    @cache  # noqa: B019  # a catalogue lives as long as the process
-    def _past_paths(self, schema_id: str) -> dict[str, Any]:
-        schema, _ = self._resolve({"$ref": schema_id}, schema_id)
-        found = self._past(schema, schema_id)
-        return found if isinstance(found, dict) else {}
-
-    def _past(self, schema: Mapping[str, Any], base: str) -> Any:
-        schema, base = self._resolve(schema, base)
-        if schema.get("x-not-future"):
-            return "date" if schema.get("format") == "date" else "instant"
-        if "items" in schema:
-            inner = self._past(schema["items"], base)
-            return [inner] if inner else None
-        inside = {k: found for k, s in schema.get("properties", {}).items() if (found := self._past(s, base))}
-        return inside or None
-
-    def _resolve(self, schema: Mapping[str, Any], base: str) -> tuple[dict[str, Any], str]:
+    def _resolve(self, schema: Mapping[str, Any], base: str) -> tuple[Mapping[str, Any], str]:
         """*schema* with `$ref` followed; keywords beside a `$ref` stay, as in 2020-12."""
+        if "$ref" not in schema:
+            return schema, base
         merged = dict(schema)
         while "$ref" in merged:
-            resolved = self.registry.resolver(base_uri=base).lookup(merged.pop("$ref"))
-            base = resolved.resolver._base_uri or base
-            merged = {**resolved.contents, **merged}
+            contents, base = self._contents(merged.pop("$ref"), base)
+            merged = {**contents, **merged}
         return merged, base
+
+    def _contents(self, ref: str, base: str) -> tuple[Mapping[str, Any], str]:
+        """What *ref* stands for in the schema with the id *base*, and the id of the schema that it is in."""
+        found = self._refs.get((ref, base))
+        if found is None:
+            resolved = self.registry.resolver(base_uri=base).lookup(ref)
+            found = self._refs[ref, base] = resolved.contents, resolved.resolver._base_uri or base
+        return found
 
     def _shape(self, raw: Mapping[str, Any], where: str, base: str) -> Leaf | Branch:
         schema, base = self._resolve(raw, base)
@@ -302,82 +283,6 @@ def about_whom(branch: Branch, item: Mapping[str, Any], above: str) -> str:
     if not branch.about:
         return above
     return str(item["ref"] if branch.about == "self" else item.get(branch.about, above))
-
-
-def _references(data: Mapping[str, Any], test_numbers: bool) -> Iterator[Problem]:
-    """Refs are unique, every reference points at a person of the message, identifiers are well formed."""
-    people = data.get("people", ())
-    refs: set[str] = set()
-    for i, person in enumerate(people):
-        if person["ref"] in refs:
-            yield Problem(
-                f"/data/people/{i}/ref", "is used twice", "give every person of the message a ref of its own"
-            )
-        refs.add(person["ref"])
-    yield from _walk_references(data, "/data", refs, test_numbers)
-
-
-_REFERRING = frozenset(
-    {
-        "person",
-        "child",
-        "to",
-        "statedBy",
-        "boundPerson",
-        "restrained",
-        "protected",
-        "livesWith",
-        "representative",
-    }
-)
-
-
-def _walk_references(value: Any, pointer: str, refs: set[str], test_numbers: bool) -> Iterator[Problem]:
-    if isinstance(value, dict):
-        if (
-            value.get("system") == NHI
-            and "value" in value
-            and not test_numbers
-            and is_test_nhi(value["value"])
-        ):
-            yield Problem(
-                f"{pointer}/value", "is a test number", "send real people to this hub, tests to another"
-            )
-        if value.get("system") == NHI and "value" in value and not is_nhi(value["value"]):
-            yield Problem(
-                f"{pointer}/value",
-                "is not an NHI number",
-                "check the check character (HISO 10046, modulus 11 or 23)",
-            )
-        for key, item in value.items():
-            if key in _REFERRING and pointer != "/data":
-                for one in item if isinstance(item, list) else (item,):
-                    if isinstance(one, str) and one not in refs:
-                        yield Problem(
-                            f"{pointer}/{key}",
-                            "refers to nobody in people",
-                            "use the ref of a person in people",
-                        )
-            elif isinstance(item, dict | list):
-                yield from _walk_references(item, f"{pointer}/{key}", refs, test_numbers)
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            if isinstance(item, dict | list):
-                yield from _walk_references(item, f"{pointer}/{i}", refs, test_numbers)
-
-
-def _past_dates(value: Any, paths: Any) -> Iterator[tuple[str, str, str]]:
-    if isinstance(paths, str):
-        yield "", paths, value
-    elif isinstance(paths, list):
-        for i, item in enumerate(value):
-            for where, step, text in _past_dates(item, paths[0]):
-                yield f"/{i}{where}", step, text
-    elif isinstance(value, dict):
-        for key, inner in paths.items():
-            if key in value:
-                for where, step, text in _past_dates(value[key], inner):
-                    yield f"/{key}{where}", step, text
 
 
 _SAY = {

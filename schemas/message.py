@@ -117,6 +117,8 @@ def decode(raw: bytes) -> Any:
         raise InvalidMessage("the body is not JSON", problem) from None
     if "\\u" in text:
         _refuse_half_characters(value)
+    elif text.isascii():
+        return value
     return nfc(value)
 
 
@@ -170,26 +172,23 @@ def _depth(raw: bytes) -> int:
     """
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return 0
+    if b"\\" in raw:
+        # Escaped backslashes first: what is left of an odd run escapes the quote behind it. Outside of a text
+        # there is no backslash in JSON, and its reader stops there.
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(raw.split(b'"')[::2])
     depth = deepest = 0
-    in_string = escaped = False
-    for byte in raw:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
+    for bracket in outside.translate(None, _NOT_BRACKETS):
+        if bracket in _OPENING:
             depth += 1
             deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                return deepest
-        elif byte in (0x5D, 0x7D):
+        else:
             depth -= 1
     return deepest
+
+
+_OPENING = b"[{"
+_NOT_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 def identity(source: str, native_key: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.adapter import Adapter, Native, Reading
-from adapters.shape import Format, Record
+from adapters.record import Format, Record
 from schemas.catalogue import published
 
 NOW = datetime.fromisoformat("2026-11-22T18:00:00+13:00")

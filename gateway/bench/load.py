@@ -196,7 +196,7 @@ def carried(hub: Hub) -> float:
 
 def waiting(hub: Hub) -> int:
     """How many disclosures wait for their recipients."""
-    return sum(hub.broker.depth(deliveries_to(party)) for party in hub.agreements.parties)
+    return sum(hub.broker.depths(map(deliveries_to, hub.agreements.parties)).values())
 
 
 def delivered(hub: Hub) -> tuple[int, float]:

@@ -464,6 +464,16 @@ def test_depth_counts_waiting_and_held(broker: Broker) -> None:
     assert broker.depth(AVIVA) == 0
 
 
+def test_depths_are_asked_together_and_a_queue_that_is_not_there_spoils_none(broker: Broker) -> None:
+    broker.publish(outgoing(3))
+    take(broker, 1)
+    until(lambda: broker.depth(POLICE) == 3)
+
+    asked = [deliveries_to("nobody-at-all"), POLICE, deliveries_to("nobody-either"), AVIVA]
+    assert broker.depths(asked) == dict(zip(asked, (0, 3, 0, 0), strict=True))
+    assert broker.depths([]) == {}
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", bytes(range(256)), "Rātā Ōtautahi".encode(), b"\x00" * 1_048_576],

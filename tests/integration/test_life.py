@@ -151,7 +151,7 @@ def test_stopped_is_stopped_after_a_crash_and_after_the_agreement_is_resumed(hub
     queue = deliveries_to("fss")
     deliveries = hub.broker.receive(queue, 10, 0.0)
     verdict = hub.exchange._recheck.check(
-        "fss", deliveries, lambda d: hub.exchange._prover.message("fss", d.body, d.headers)
+        "fss", deliveries, lambda d: hub.exchange._prover.opened("fss", d.body, d.headers)
     )
     hub.broker.requeue(deliveries)  # as after a crash between the entry and the acknowledgement
     take(hub, "resume", "ISR-TABLE", by="corrections")

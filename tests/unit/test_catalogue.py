@@ -141,6 +141,31 @@ def test_catalogue_refuses_a_schema_that_breaks_its_rules(key: str, value: str) 
         Catalogue(broken)
 
 
+def test_the_published_schemas_meet_the_meta_schema_of_a_second_reader() -> None:
+    """Loading asks the fast reader only; the slow one, which knows more formats, says the same of all."""
+    for document in documents().values():
+        jsonschema.Draft202012Validator.check_schema(document)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("fss.risk-assessed.v1", {"required": "risk"}),
+        ("common.v1", {"$defs": {**documents()["common.v1"]["$defs"], "line": {"type": "text"}}}),
+        ("envelope.v1", {"properties": {"id": {"maxLength": -1}}}),
+        ("fss.risk-assessed.v1", {"$schema": "http://json-schema.org/draft-07/schema#", "required": "risk"}),
+    ],
+)
+def test_catalogue_refuses_what_is_no_json_schema(name: str, change: dict[str, Any]) -> None:
+    """A keyword that is written wrongly would be one that nobody enforces."""
+    broken = documents()
+    broken[name] |= change
+    with pytest.raises(jsonschema.SchemaError):
+        jsonschema.Draft202012Validator.check_schema(broken[name])
+    with pytest.raises(BadCatalogue, match=f"{name}: not a JSON Schema"):
+        Catalogue(broken)
+
+
 def test_holdings_classify_an_address_by_whose_it_is() -> None:
     """Where the perpetrator lives and where the victim lives are different classes of fact."""
     kind = published()["nz.isr.police.episode-recorded.v1"]

@@ -11,8 +11,10 @@ import pytest
 from adapters.adapter import Native
 from broker.broker import Delivery, Outgoing, deliveries_to
 from broker.sealed import Seal
-from consent.note import Signer, TlogProof
-from consent.proved import Prover, proved
+from consent import proved as proved_module
+from consent.merkle import ProofError, inclusion_proof, leaf_hash, perfect_root, root, verify_inclusion
+from consent.note import Signer, TlogProof, write_path
+from consent.proved import Prover, _Tree, proved
 from gateway.hub import Hub, open_hub
 from gateway.sandbox.day import five_f
 from gateway.sandbox.population import stream
@@ -171,8 +173,8 @@ def test_a_proof_under_another_key_is_none(hub: Hub) -> None:
     other = Signer.generate(hub.ledger.origin)
     prover = Prover(lambda _: [other.key], hub.ledger.origin)
     with pytest.raises(Unproved):
-        prover.message(PARTY, delivery.body, delivery.headers)
-    assert Prover(lambda size: [other.key, *hub.ledger.keys_for(size)], hub.ledger.origin).message(
+        prover.opened(PARTY, delivery.body, delivery.headers)
+    assert Prover(lambda size: [other.key, *hub.ledger.keys_for(size)], hub.ledger.origin).opened(
         PARTY, delivery.body, delivery.headers
     )
 
@@ -186,3 +188,73 @@ def test_something_sealed_by_hand_without_an_entry_is_not_sent(hub: Hub, sent: S
     settle(hub, "msd")
     assert sent.natives == []
     assert codes(hub) == ["unproved"]
+
+
+class Counted:
+    """`verify_inclusion`, counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        monkeypatch.setattr(proved_module, "verify_inclusion", self._verify)
+
+    def _verify(self, *given: Any) -> None:
+        self.times += 1
+        verify_inclusion(*given)
+
+
+def grown(size: int) -> tuple[list[bytes], bytes, Callable[[int], list[str]]]:
+    """The leaves and root of a tree of *size*, and the lines of each leaf's path."""
+    leaves = [leaf_hash(b"entry %d" % n) for n in range(size)]
+    read = lambda level, n: perfect_root(leaves[n << level : (n + 1) << level])  # noqa: E731  # of merkle's form
+    return leaves, root(size, read), lambda n: write_path(inclusion_proof(n, size, read)).splitlines()
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 128, 300])
+def test_paths_of_one_tree_are_verified_once_where_they_are_the_same(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All leaves of 64 share what is above them; at the right edge each path is verified whole."""
+    leaves, top, path = grown(size)
+    counted, tree = Counted(monkeypatch), _Tree(size, top)
+    for n in range(size):
+        tree.check(n, leaves[n], path(n))
+    edge = size % 64 if size > 64 else size
+    assert counted.times == (size // 64 if size > 64 else 0) + edge
+
+
+def test_a_forged_path_is_refused_even_beside_its_sibling() -> None:
+    """What was verified of one leaf lends nothing to a path that differs in any line, place or leaf."""
+    size = 300
+    leaves, top, path = grown(size)
+    tree, true = _Tree(size, top), path(17)
+    tree.check(16, leaves[16], path(16))
+    tree.check(17, leaves[17], true)
+    other = path(299)[0]
+    for at in range(len(true)):
+        for lines in ([*true[:at], other, *true[at + 1 :]], true[:at] + true[at + 1 :], true[: at + 1]):
+            if lines == true:
+                continue
+            with pytest.raises(ProofError):
+                tree.check(17, leaves[17], lines)
+    for index, leaf, lines in (
+        (17, leaves[18], true),
+        (18, leaves[17], true),
+        (17 + 64, leaves[17], true),
+        (17, leaves[17], [*true, other]),
+        (17, leaves[17], [true[0] + "=", *true[1:]]),
+        (size, leaves[17], true),
+    ):
+        with pytest.raises(ProofError):
+            tree.check(index, leaf, lines)
+    with pytest.raises(ProofError):
+        _Tree(size, leaves[0]).check(17, leaves[17], true)
+
+
+def test_what_is_remembered_of_a_tree_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree of any size costs the same memory; what was forgotten is verified again."""
+    monkeypatch.setattr(proved_module, "_SHARED", 2)
+    leaves, top, path = grown(300)
+    tree = _Tree(300, top)
+    for n in (0, 64, 128, 192, 0):
+        tree.check(n, leaves[n], path(n))
+        assert len(tree._verified) <= 2

@@ -121,7 +121,7 @@ def test_checking_a_longer_queue_takes_no_more_queries(tmp_path: Path) -> None:
         def queries(waiting: list[Delivery]) -> int:
             statements.clear()
             verdict = hub.exchange._recheck.check(
-                "fss", waiting, lambda d: hub.exchange._prover.message("fss", d.body, d.headers)
+                "fss", waiting, lambda d: hub.exchange._prover.opened("fss", d.body, d.headers)
             )
             assert verdict.changed == {}
             return sum("SELECT" in s for s in statements)

@@ -9,18 +9,19 @@ import orjson
 import pytest
 
 from consent.decision import Decision, Findings, Outcome, Question
-from consent.entry import DECISION_KINDS, referred, withheld
+from consent.entry import DECISION_KINDS, read_entry, referred, withheld
 from consent.people import Keys
 from consent.placing import Placed
 from consent.policy import decide
 from gateway.explain import explain
 from gateway.hub import Hub, open_hub
-from gateway.record import Recorder, Release
+from gateway.record import Recorder, Release, delivered_entry
 from gateway.sandbox.day import five_f
 from gateway.sandbox.population import stream
 from gateway.settings import Settings
-from schemas.canonical import canonical_trusted
+from schemas.canonical import canonical, canonical_trusted
 from schemas.catalogue import holdings
+from schemas.errors import HubError, RefusedByRecipient
 from schemas.message import Message
 
 NOW = datetime(2026, 11, 22, 3, tzinfo=UTC)
@@ -117,3 +118,16 @@ def test_entry_follows_the_decision_for_each_recipient(hub: Hub) -> None:
         assert list(decision.reasons) == said["reasons"]
         assert set(decision.withheld) == set(withheld(said))
         assert set(decision.referred) == set(referred(said))
+
+
+@pytest.mark.parametrize("answer", [None, RefusedByRecipient()])
+def test_the_end_of_a_delivery_is_written_in_canonical_bytes(answer: HubError | None) -> None:
+    """Headers are nobody's promise: whatever stands in them is escaped as JSON does."""
+    headers = {"id": 'odd "id"\n', "type": "nz.isr.hub.recall.v1", "entry": "7"}
+    entry = delivered_entry("ngo.aviva#ivs", headers, answer, "2026-11-22T03:00:00.000Z")
+    body = orjson.loads(entry.data)
+    assert entry.data == canonical(body)
+    assert (body["message"], body["disclosure"], body["party"]) == (headers["id"], 7, "ngo.aviva#ivs")
+    said = {"outcome": "delivered"} if answer is None else {"outcome": "refused", "reasons": [answer.code]}
+    assert said.items() <= body.items()
+    assert read_entry(entry.data)[1:] == (entry.kind, entry.source, entry.message, entry.party)
