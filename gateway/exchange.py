@@ -332,39 +332,39 @@ class Exchange:
             self._register.refresh(connection)
             fresh = self._fresh(connection, deliveries, buried)
             refs = self._people.recognise(
-                connection, [(agency_of(m.source), m.data.get("people", ())) for _, m in fresh]
+                connection, [(agency_of(m.source), m.data.get("people", ())) for _, m, _ in fresh]
             )
             batch = self._cases.open_batch(
                 connection,
-                {m.correlationid for _, m in fresh if m.correlationid},
+                {m.correlationid for _, m, _ in fresh if m.correlationid},
                 {pseudonym for per_message in refs for pseudonym in per_message.values()},
             )
             people = {pseudonym for per_message in refs for pseudonym in per_message.values()}
             own = self._people.identifiers_of(connection, people)
             keys = self._subjects.made_for(connection, people)
-            pending = self._waiting.open_batch(connection, [m for _, m in fresh], self._clock())
+            pending = self._waiting.open_batch(connection, [m for _, m, _ in fresh], self._clock())
             deciding = Disclosing(self._agreements(), own, keys, pending, self._keys.salt, self._clock())
             entries: list[Written] = []
             releases: list[tuple[int, Outgoing]] = []  # offset of the entry in the batch, message
             learnt = Learnt()
             taken: dict[tuple[str, str], bytes] = {}
-            for (delivery, message), pseudonyms in zip(fresh, refs, strict=True):
+            for (delivery, message, said), pseudonyms in zip(fresh, refs, strict=True):
                 kind = self._catalogue[message.type]
                 try:
                     placed = batch.place(message, kind, pseudonyms)
                 except HubError as error:
                     buried.append((delivery, error))
                     continue
-                taken[message.source, message.id] = message.body_digest()
+                taken[message.source, message.id] = said
                 learnt.add(message, placed, len(entries))
                 for entry, outgoing in deciding.disclose(message, kind, placed, pseudonyms):
                     if outgoing is not None:
                         releases.append((len(entries), outgoing))
                     entries.append(entry)
-            for said, outgoing in used_notices(self._voice, pending.used_by_override(), self._clock()):
+            for notice, outgoing in used_notices(self._voice, pending.used_by_override(), self._clock()):
                 if outgoing is not None:
                     releases.append((len(entries), outgoing))
-                entries.append(said)
+                entries.append(notice)
             remember(connection, taken, at)
             batch.save(connection)
             inputs.keep(connection, deciding.asked)
@@ -399,9 +399,9 @@ class Exchange:
         connection: sa.Connection,
         deliveries: Sequence[Delivery],
         buried: list[tuple[Delivery, HubError]],
-    ) -> list[tuple[Delivery, Message]]:
-        """What has not been carried before, in order of arrival; the same source and id with another body is
-        set aside.
+    ) -> list[tuple[Delivery, Message, bytes]]:
+        """What has not been carried before, in order of arrival, with its digest; the same source and id with
+        another body is set aside.
         """
         messages = [(d, Message.from_json(orjson.loads(d.body))) for d in deliveries]
         known = seen(connection, [(m.source, m.id) for _, m in messages])
@@ -410,7 +410,7 @@ class Exchange:
             key, said = (message.source, message.id), message.body_digest()
             if key not in known:
                 known[key] = said
-                fresh.append((delivery, message))
+                fresh.append((delivery, message, said))
             elif known[key] == said:
                 self._telemetry.duplicates.labels(message.source).inc()
             else:
