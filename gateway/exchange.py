@@ -13,13 +13,12 @@ signature and one round of confirms.
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import orjson
 import sqlalchemy as sa
 
-from adapters.adapter import Adapter, Native, Reading, Transport
+from adapters.adapter import Adapter, Native, Transport
 from broker.broker import ACCEPT, SUBMISSIONS, Broker, Delivery, Outgoing, deliveries_to
 from broker.hand import Hand
 from broker.outbox import Leaving, Outbox, remember, seen
@@ -33,12 +32,13 @@ from consent.proved import Opened, Prover, proved
 from consent.register import Register
 from consent.subjects import Subjects
 from consent.waiting import Waiting
+from gateway.admission import Admission, Receipt, reused
 from gateway.beside import Beside
 from gateway.disclose import Disclosing, numbered
 from gateway.due import decision_due
 from gateway.notices import Announcer, Voice
 from gateway.overrides import used_notices
-from gateway.quarantine import canonical_native, packed, unpacked
+from gateway.quarantine import packed, unpacked
 from gateway.recheck import Learnt, Recheck
 from gateway.record import delivered_entry
 from gateway.telemetry import Telemetry
@@ -48,28 +48,15 @@ from schemas.database import answers, in_sequence, reading
 from schemas.errors import (
     Exhausted,
     HubError,
-    IdentityReused,
-    InvalidMessage,
     NotFound,
     NotSent,
     Problem,
     Unproved,
 )
-from schemas.message import CONTENT_TYPE, Message, agency_of, decode
+from schemas.message import Message, agency_of
 
 log = logging.getLogger("isr_hub.exchange")
 BATCH = 200  # submissions carried together; beyond a few hundred nothing is gained and a crash repeats more
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of one native input: the ids of its messages, the fields that found no place, and the
-    errors of what was quarantined.
-    """
-
-    accepted: list[str] = field(default_factory=list)
-    rejected: list[HubError] = field(default_factory=list)
-    unplaced: list[Problem] = field(default_factory=list)
 
 
 class Exchange:
@@ -110,6 +97,8 @@ class Exchange:
         self._recheck = Recheck(
             engine, ledger, catalogue, register, self._cases, telemetry, clock, self.announcer.say
         )
+        self._admission = Admission(engine, catalogue, register.current, adapter_of, clock)
+        self.read = self._admission.read
         self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
         self._release = Beside()
         self._overlaps = engine.dialect.name != "sqlite"  # which has one writer at a time
@@ -122,34 +111,7 @@ class Exchange:
         its neighbours through. Raises `Unconfirmed` when the broker does not confirm; then the sender sends
         again, and what was taken twice is carried once.
         """
-        receipts: list[Receipt] = []
-        submissions: list[Message] = []
-        quarantined: list[tuple[Native, HubError]] = []
-        for native in natives:
-            try:
-                understood = self.read(party, native)
-            except HubError as error:
-                quarantined.append((native, error))
-                receipts.append(Receipt(rejected=[error]))
-                continue
-            receipt = Receipt(unplaced=understood.unplaced)
-            is_valid = _is_canonical(native)  # else it could not have been read
-            for message in understood.messages:
-                try:
-                    self._admit(party, message, is_valid)
-                except HubError as error:
-                    # A file's other messages go through; this one waits alone, in canonical form, so that it
-                    # can be sent again alone.
-                    quarantined.append((canonical_native(message), error))
-                    receipt.rejected.append(error)
-                else:
-                    submissions.append(message)
-                    receipt.accepted.append(message.id)
-            for part in understood.rejected:
-                quarantined.append((part.raw, part.error))
-                receipt.rejected.append(part.error)
-            receipts.append(receipt)
-        submissions = self._refuse_reused(submissions, receipts, quarantined)
+        receipts, submissions, quarantined = self._admission.admit(party, natives)
         # ‖ Quarantine first: a crash between the two leaves the sender without an answer, and it sends
         # everything again.
         if quarantined:
@@ -160,64 +122,6 @@ class Exchange:
             self._broker.publish([_submission(m) for m in submissions])
         self._count_accepted(party, submissions, receipts, quarantined)
         return receipts
-
-    def read(self, party: str, native: Native) -> Reading:
-        """What *native* says, in canonical messages; raises `HubError` when nothing can be read."""
-        if _is_canonical(native):
-            event = decode(native.content)
-            self._catalogue.validate(event, self._clock())
-            return Reading([Message.from_json(event)])
-        return self._adapter_of(party).read(native, party, self._clock())
-
-    def _admit(self, party: str, message: Message, is_valid: bool) -> MessageType:
-        if message.source != party:
-            raise InvalidMessage(
-                "the message speaks for another party",
-                Problem("/source", "is not you", f"send urn:isr:{party}"),
-            )
-        if is_valid:
-            kind = self._catalogue[message.type]
-        else:
-            kind = self._catalogue.validate(message.to_json(), self._clock())
-        if not kind.senders & {"any", agency_of(party).partition(".")[0]}:
-            raise InvalidMessage(
-                "this type is not yours to send",
-                Problem("/type", "is sent by " + ", ".join(sorted(kind.senders)), "send your own types"),
-            )
-        if kind.audience == "addressee" and message.data["to"] not in self._agreements().parties:
-            raise InvalidMessage(
-                "the addressee is unknown",
-                Problem("/data/to", "is not a party of any agreement", "see isr-hub agreements"),
-            )
-        return kind
-
-    def _refuse_reused(
-        self,
-        submissions: list[Message],
-        receipts: list[Receipt],
-        quarantined: list[tuple[Native, HubError]],
-    ) -> list[Message]:
-        """Refuses, while the sender still listens, an id that was carried before with another body. `carry`
-        decides for good.
-        """
-        if not submissions:
-            return []
-        with reading(self._engine).begin() as connection:
-            known = seen(connection, [(m.source, m.id) for m in submissions])
-        if not known:
-            return submissions
-        kept = []
-        for message in submissions:
-            if known.get((message.source, message.id), message.body_digest()) == message.body_digest():
-                kept.append(message)
-                continue
-            error = _reused()
-            quarantined.append((canonical_native(message), error))
-            for receipt in receipts:
-                if message.id in receipt.accepted:
-                    receipt.accepted.remove(message.id)
-                    receipt.rejected.append(error)
-        return kept
 
     def carry(self, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
         """Carries up to *limit* waiting submissions; returns how many. Safe to repeat always.
@@ -414,7 +318,7 @@ class Exchange:
             elif known[key] == said:
                 self._telemetry.duplicates.labels(message.source).inc()
             else:
-                buried.append((delivery, _reused()))
+                buried.append((delivery, reused()))
         return fresh
 
     def deliver(self, party: str, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
@@ -607,22 +511,9 @@ class Exchange:
         return [p.id for p in self._agreements().parties.values() if p.table and p.active and site in p.sites]
 
 
-def _is_canonical(native: Native) -> bool:
-    return native.media_type.partition(";")[0] == CONTENT_TYPE
-
-
 def _submission(message: Message) -> Outgoing:
     return Outgoing(
         SUBMISSIONS, message.encode(), {"id": message.id, "type": message.type, "source": message.source}
-    )
-
-
-def _reused() -> IdentityReused:
-    return IdentityReused(
-        "this source and id were used before for something else",
-        Problem(
-            "/id", "was used before with another body", "give a changed event a new revision, and so a new id"
-        ),
     )
 
 
