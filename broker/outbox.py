@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from broker.broker import Broker, Outgoing
 from broker.sealed import Seal
-from schemas.database import BigInt, add_rows, metadata, reading, rows_named
+from schemas.database import BigInt, add_rows, metadata, never_compressed, reading, rows_named
 
 outbox = sa.Table(
     "outbox",
@@ -24,6 +24,7 @@ outbox = sa.Table(
     sa.Column("headers", sa.Text, nullable=False),
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
+never_compressed(outbox.c.body)
 outbox_watermark = sa.Table(
     "outbox_watermark",
     metadata,

@@ -67,7 +67,7 @@ def encode(asked: Asked) -> Row:
         body["t"] = asked.to
     if asked.numbered:
         body["o"] = {ref: sorted(agencies) for ref, agencies in asked.numbered.items()}
-    return q.source, asked.message, rfc3339(q.at), orjson.dumps(body)
+    return q.source, asked.message, _said(q.at), orjson.dumps(body)
 
 
 def keep(connection: sa.Connection, rows: Sequence[Row]) -> None:
@@ -149,6 +149,9 @@ def _decoded(source: str, message: str, at: str, asked: bytes) -> Asked:
     )
     numbered = {ref: frozenset(agencies) for ref, agencies in body.get("o", {}).items()}
     return Asked(message, body.get("t", ""), question, numbered)
+
+
+_said = lru_cache(maxsize=16)(rfc3339)  # a batch is asked at one instant
 
 
 @lru_cache(maxsize=4096)

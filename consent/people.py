@@ -12,6 +12,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import filterfalse
 from typing import Any
 
 import sqlalchemy as sa
@@ -141,11 +142,9 @@ def fold(text: str) -> str:
     """*text* for exact comparison of names: case, macrons and runs of space do not distinguish people;
     hyphens and apostrophes do.
     """
-    bare = (
-        text
-        if text.isascii()
-        else "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
-    )
+    bare = text
+    if not text.isascii():
+        bare = "".join(filterfalse(unicodedata.combining, unicodedata.normalize("NFD", text)))
     return " ".join(bare.casefold().split())
 
 

@@ -113,16 +113,17 @@ class Batch:
         data, roles = _settle_roles(message.data, refs, cases)
         learnt: dict[str, frozenset[Caution]] = {}
         for case in cases:
-            before = self._cautions.get(case.id)
-            if before is None:
-                before = self._cautions[case.id] = case.cautions()
             known = set(case.people)
+            # Nothing was decided yet, here or elsewhere, about any of them.
+            is_first = not known and self._members.keys().isdisjoint(refs.values())
+            if not is_first and case.id not in self._cautions:
+                self._cautions[case.id] = case.cautions()
             if not self._change(case, message, kind, data, roles, refs):
                 continue
             self._changed.add(case.id)
-            if not known and all(len(self._members[pseudonym]) == 1 for pseudonym in case.people):
-                del self._cautions[case.id]  # nothing was decided yet, here or elsewhere, about any of them
+            if is_first:
                 continue
+            before = self._cautions[case.id]
             after = self._cautions[case.id] = case.cautions()
             if after != before:
                 self._learn(learnt, case, after - before, known)
@@ -211,6 +212,8 @@ class Batch:
             {case_id for pseudonym in refs.values() for case_id in self._members.get(pseudonym, ())},
             key=lambda i: self._cases[i][0],
         )
+        if not theirs and kind.opens_case:
+            return [self._open(message)]
         open_cases = [self._cases[i][1] for i in theirs if self._cases[i][1].open]
         if not kind.opens_case:
             if not open_cases and refs:

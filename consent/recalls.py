@@ -124,8 +124,7 @@ def recalled(connection: sa.Connection, disclosures: Iterable[str]) -> set[str]:
 
 def add(connection: sa.Connection, tasks: Sequence[Task]) -> None:
     """Stores *tasks* in the caller's transaction."""
-    if tasks:
-        connection.execute(sa.insert(recall), [task._asdict() for task in tasks])
+    add_rows(connection, recall, Task._fields, tasks)
 
 
 def settle(connection: sa.Connection, disclosure: str, entry: int) -> None:

@@ -21,79 +21,18 @@ from consent.override import State as OverrideState
 from consent.people import Keys
 from consent.placing import Placed
 from consent.referral import OPEN, RELEASE, REQUEST, Standing, State
+from consent.waiting_tables import duty, kept_submission, override, referral
 from schemas.clock import NEW_ZEALAND, instant_of, rfc3339
-from schemas.database import add_missing_rows, add_rows, metadata, rows_among
+from schemas.database import add_rows, rows_among, rows_named
 from schemas.message import Message, agency_of, identity
 
-_IS_REQUEST = sa.text(f"kind = '{REQUEST}'")
-referral = sa.Table(
-    "referral",
-    metadata,
-    sa.Column("id", sa.String(36), primary_key=True),
-    sa.Column("kind", sa.String(8), nullable=False),
-    sa.Column("source", sa.String(80), nullable=False),  # who sent the message
-    sa.Column("message", sa.String(64), nullable=False),
-    sa.Column("party", sa.String(80), nullable=False),  # who would receive, or who asked
-    sa.Column("holder", sa.String(60), nullable=False),  # the agency whose person decides
-    sa.Column("type", sa.Text, nullable=False),
-    sa.Column("cells", sa.Text, nullable=False),  # [[role, class]]
-    sa.Column("cases", sa.Text, nullable=False),
-    sa.Column("mandatory", sa.Boolean, nullable=False),
-    sa.Column("at", sa.String(30), nullable=False),
-    sa.Column("due", sa.String(30), nullable=False),
-    sa.Column("state", sa.String(10), nullable=False),
-    sa.Column("reason", sa.String(30), nullable=False),
-    sa.Column("ended", sa.String(30), nullable=False),  # "" while it waits
-    sa.Column("disclosure", sa.String(36), nullable=False),  # of a request: by which id the holder knows it
-    sa.Column("answer", sa.String(64), nullable=False),
-    sa.Index("ix_referral_message", "message"),
-    sa.Index("ix_referral_state", "state", "due"),
-    sa.Index("ix_referral_disclosure", "disclosure", sqlite_where=_IS_REQUEST, postgresql_where=_IS_REQUEST),
-)
-kept_submission = sa.Table(
-    "kept_submission",
-    metadata,
-    sa.Column("source", sa.String(80), primary_key=True),
-    sa.Column("message", sa.String(64), primary_key=True),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),
-)
-duty = sa.Table(
-    "duty",
-    metadata,
-    sa.Column("kind", sa.String(8), primary_key=True),
-    sa.Column("party", sa.String(80), primary_key=True),
-    sa.Column("case_id", sa.String(64), primary_key=True),
-    sa.Column("role", sa.String(12), primary_key=True),
-    sa.Column("at", sa.String(30), nullable=False),  # the first release that brought it
-    sa.Column("due", sa.String(30), nullable=False),
-    sa.Column("state", sa.String(30), nullable=False),  # "" while nobody has recorded how it ended
-    sa.Column("ended", sa.String(30), nullable=False),
-    sa.Index("ix_duty_state", "state", "due"),
-)
-override = sa.Table(
-    "override",
-    metadata,
-    sa.Column("id", sa.String(36), primary_key=True),
-    sa.Column("party", sa.String(80), nullable=False),
-    sa.Column("case_id", sa.String(64), nullable=False),
-    sa.Column("clauses", sa.Text, nullable=False),
-    sa.Column("threat", sa.String(20), nullable=False),
-    sa.Column("sealed", sa.LargeBinary, nullable=False),  # the reason, in the person's own words
-    sa.Column("capacity", sa.String(20), nullable=False),
-    sa.Column("person", sa.String(32), nullable=False),  # keyed digest
-    sa.Column("at", sa.String(30), nullable=False),
-    sa.Column("until", sa.String(30), nullable=False),  # "" while nobody has agreed
-    sa.Column("minutes", sa.Integer, nullable=False),
-    sa.Column("review_due", sa.String(30), nullable=False),
-    sa.Column("state", sa.String(10), nullable=False),
-    sa.Column("finding", sa.String(20), nullable=False),
-    sa.Index("ix_override_state", "state", "until"),
-)
 REQUESTS = frozenset({"nz.isr.fss.information-requested.v1"})
 MAY_REQUIRE = frozenset({"oranga-tamariki", "police"})  # Oranga Tamariki Act 1989 s 66(1)
-_DUTY = ("kind", "party", "case_id", "role", "at", "due", "state", "ended")
+_DUTY_KEY = ("case_id", "kind", "party", "role")
+_DUTY = (*_DUTY_KEY, "at", "due", "state", "ended")
 _KEPT = ("source", "message", "sealed")
 _REMEMBERED = 100_000
+_WAITING, _LEGAL = State.WAITING.value, State.LEGAL.value
 
 # When something is due that began at an instant, for (what, risk, site): what is `release`, `request`, or a
 # kind of duty.
@@ -142,7 +81,7 @@ class Waiting:
 
     def __init__(self, keys: Keys, due: Due) -> None:
         self._keys, self._due = keys, due
-        # Duties that this process has seen: most releases bring none that is new.
+        # Duties (case, kind, party, role) that this process has seen: most releases bring none that is new.
         self._known: set[tuple[str, str, str, str]] = set()
 
     def open_batch(self, connection: sa.Connection, messages: Sequence[Message], at: datetime) -> "Pending":
@@ -215,21 +154,20 @@ class Pending:
         self, message: Message, placed: Placed, refs: Mapping[str, str], decision: Decision, leave: Leave
     ) -> None:
         """Notes what follows from *decision*: who is asked, and which duties a release brings."""
-        about = self._about
-        if about is None or about.message is not message:
-            about = self._about = self._shared(message, placed)
-        if decision.found.referred:
-            self._refer(about, decision, leave)
-            self._kept[message.source, message.id] = (message, placed, refs)
-        if decision.given:
-            self._oblige(about, decision)
-            if message.type in REQUESTS:
-                self._ask(about, decision)
-            if leave.opened and (cited := leave.opened.intersection(decision.clauses)):
-                for case in placed.cases:
-                    running = self._running.get(case.id, {}).get(decision.recipient)
-                    if running is not None:
-                        self._used.append((running[0], message, decision.recipient, tuple(sorted(cited))))
+        referred, given = decision.found.referred, decision.given
+        if referred or given:
+            about = self._about
+            if about is None or about.message is not message:
+                about = self._about = self._shared(message, placed)
+            if referred:
+                self._refer(about, decision, leave)
+                self._kept[message.source, message.id] = (message, placed, refs)
+            if given:
+                self._oblige(about, decision)
+                if message.type in REQUESTS:
+                    self._ask(about, decision)
+                if leave.opened:
+                    self._use(about, decision, leave)
         if self._asked and (request := self._request_of(message)) is not None:
             self._answered[request.id] = message.id
 
@@ -263,12 +201,19 @@ class Pending:
 
     def save(self, connection: sa.Connection) -> None:
         """Writes what waits. Part of the batch's one transaction: a crash before its commit leaves nobody
-        asked about what was not decided.
+        asked about what was not decided. The transaction is in sequence (`schemas.database.in_sequence`), so
+        that what is not there when looked for is added by nobody else.
         """
         add_rows(connection, referral, _Stored._fields, self._referrals)
-        add_missing_rows(connection, kept_submission, _KEPT, [self._sealed(*k) for k in self._kept.values()])
-        new = [self._duty(*item) for item in self._duties.items() if item[0] not in self._known]
-        add_missing_rows(connection, duty, _DUTY, new)
+        there = {
+            tuple(row) for row in rows_named(connection, kept_submission, _KEPT[:2], _KEPT[:2], self._kept)
+        }
+        kept = [self._sealed(*said) for key, said in self._kept.items() if key not in there]
+        add_rows(connection, kept_submission, _KEPT, kept)
+        new = {key: standing for key, standing in self._duties.items() if key not in self._known}
+        rows = rows_among(connection, duty, _DUTY_KEY, "case_id", [key[0] for key in new])
+        there = {tuple(row) for row in rows}
+        add_rows(connection, duty, _DUTY, [self._duty(*d) for d in new.items() if d[0] not in there])
         for request, answer in self._answered.items():
             connection.execute(
                 sa.update(referral)
@@ -294,8 +239,6 @@ class Pending:
 
     def _refer(self, about: "_About", decision: Decision, leave: Leave) -> None:
         message, party = about.message, decision.recipient
-        # What the law requires is for a lawyer to refuse, if at all.
-        state = State.LEGAL if leave.mandatory else State.WAITING
         self._referrals.append(
             _Stored(
                 referral_id(message.source, message.id, party),
@@ -310,7 +253,8 @@ class Pending:
                 leave.mandatory,
                 self._said_at,
                 self._due_at(RELEASE, about.risk, about.site),
-                state.value,
+                # What the law requires is for a lawyer to refuse, if at all.
+                _LEGAL if leave.mandatory else _WAITING,
             )
         )
 
@@ -333,29 +277,37 @@ class Pending:
                 request.get("under") == "OTA66" and about.agency in MAY_REQUIRE,
                 self._said_at,
                 due,
-                State.WAITING.value,
+                _WAITING,
                 disclosure=disclosure_id(message.source, message.id, decision.recipient),
             )
         )
 
+    def _use(self, about: "_About", decision: Decision, leave: Leave) -> None:
+        if cited := leave.opened.intersection(decision.clauses):
+            for case in about.placed.cases:
+                running = self._running.get(case.id, {}).get(decision.recipient)
+                if running is not None:
+                    used = (running[0], about.message, decision.recipient, tuple(sorted(cited)))
+                    self._used.append(used)
+
     def _oblige(self, about: "_About", decision: Decision) -> None:
-        known = about.placed.roles
+        known, party = about.placed.roles, decision.recipient
         roles = {known.get(ref, "") for ref, facets in decision.given.items() if ref and facets}
-        roles.discard("")
         add = self._duties.setdefault
         for case in about.placed.cases:
-            standing = case.risk, case.site
+            id, standing = case.id, (case.risk, case.site)
             if self._is_new:
                 for role in roles:
-                    add((duties.NOTIFY, decision.recipient, case.id, role), standing)
+                    if role:
+                        add((id, duties.NOTIFY, party, role), standing)
             # The purposes of child welfare alone rest on section 66C, to which the consultation belongs.
             if "child" in roles and decision.purpose.startswith("CW-"):
-                add((duties.CONSULT, about.agency, case.id, "child"), standing)
+                add((id, duties.CONSULT, about.agency, "child"), standing)
 
     def _duty(
         self, key: tuple[str, str, str, str], standing: tuple[str | None, str]
     ) -> tuple[str, str, str, str, str, str, str, str]:
-        return (*key, self._said_at, self._due_at(key[0], *standing), "", "")
+        return (*key, self._said_at, self._due_at(key[1], *standing), "", "")
 
     def _due_at(self, kind: str, risk: str | None, site: str) -> str:
         """When *kind* is due; a batch begins everything at one instant, so that few are counted."""
@@ -446,6 +398,13 @@ def rows(
         query = query.where(referral.c.cases.contains(case, autoescape=True))
     query = query.order_by(referral.c.ended, referral.c.due, referral.c.id).limit(limit)
     return [_row(row) for row in connection.execute(query)]
+
+
+def referred(connection: sa.Connection, messages: Iterable[str]) -> set[str]:
+    """The ids of the referrals of *messages* (ids), ended ones too: a person's approval is recorded under
+    them.
+    """
+    return {id for (id,) in rows_among(connection, referral, ("id",), "message", messages)}
 
 
 def _row(row: sa.Row[Any]) -> Row:
@@ -544,7 +503,7 @@ def _requests(connection: sa.Connection, ids: set[str]) -> dict[tuple[str, str],
     found: dict[tuple[str, str], Request] = {}
     columns = ("message", "disclosure", "id", "party", "holder", "mandatory")
     for key in ("message", "disclosure"):
-        for row in rows_among(connection, referral, columns, key, ids, _IS_REQUEST.text):
+        for row in rows_among(connection, referral, columns, key, ids, f"kind = '{REQUEST}'"):
             request = Request(row[2], row[3], row[4], bool(row[5]))
             found[row[columns.index(key)], request.holder] = request
     return found
@@ -585,5 +544,6 @@ __all__ = [
     "override",
     "referral",
     "referral_id",
+    "referred",
     "rows",
 ]

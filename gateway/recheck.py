@@ -6,7 +6,7 @@ is asked again while nothing changes, two numbers are compared first, in one que
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import itemgetter
@@ -38,7 +38,6 @@ from schemas.database import reading, rows_among
 from schemas.errors import Unproved
 from schemas.message import Message, new_message
 
-_CHUNK = 400
 HUB = "hub"
 Say = Callable[[sa.Connection, Sequence[Message], datetime], None]
 
@@ -106,7 +105,10 @@ class Recheck:
             connection,
             {case: (first + max(o for o, _ in found), _reason(found)) for case, found in touching.items()},
         )
-        self._recall(connection, {case: [c for _, c in found] for case, found in touching.items()}, None)
+        about = recalls.messages_of(connection, touching)
+        # What this very batch discloses is asked about again before it is delivered.
+        before = {key for found in about.values() for key in found} - {m[1:] for m in learnt.messages}
+        self._recall(connection, {case: [c for _, c in found] for case, found in touching.items()}, before)
 
     def check(
         self, party: str, deliveries: Sequence[Delivery], opened: Callable[[Delivery], Opened]
@@ -171,7 +173,9 @@ class Recheck:
         if recalls.newest(connection) <= seen:
             return
         touched = recalls.warned(connection, above=seen)
-        self._recall(connection, {case: [] for case in touched}, set(disclosures))
+        about = recalls.messages_of(connection, touched)
+        keys = {key for found in about.values() for key in found}
+        self._recall(connection, {case: [] for case in touched}, keys, set(disclosures))
 
     def _left(
         self,
@@ -227,14 +231,16 @@ class Recheck:
         return Entry(kind, HUB, id, entry["party"], body)
 
     def _recall(
-        self, connection: sa.Connection, learnt: Mapping[str, Sequence[Caution]], only: set[str] | None
+        self,
+        connection: sa.Connection,
+        learnt: Mapping[str, Sequence[Caution]],
+        about: set[tuple[str, str]],
+        only: set[str] | None = None,
     ) -> None:
-        """Recalls what was delivered about the cases *learnt* and is too much by what is new in them; *only*
-        these disclosures.
+        """Recalls what was delivered of the messages *about* (source, message) the cases *learnt* and is too
+        much by what is new in them; *only* these disclosures.
         """
-        about = recalls.messages_of(connection, learnt)
-        keys = {key for found in about.values() for key in found}
-        disclosed = [e for e in _disclosures(connection, keys) if only is None or e["disclosure"] in only]
+        disclosed = [e for e in _disclosures(connection, about) if only is None or e["disclosure"] in only]
         wanted = {case: _parties(found) for case, found in learnt.items()}
         disclosed = [e for e in disclosed if any(_touches(wanted, c, e["party"]) for c in e["cases"])]
         has = _delivered(connection, [e["disclosure"] for e in disclosed])
@@ -400,13 +406,11 @@ def _if_proved(opened: Callable[[Delivery], Opened], delivery: Delivery) -> Open
         return None  # it is not sent either way; who writes it says so
 
 
-def _about(
-    connection: sa.Connection, ids: Iterable[str], *kinds: str
-) -> Iterable[tuple[int, dict[str, Any]]]:
-    among = ", ".join(f"'{kind}'" for kind in kinds)
-    rows = rows_among(connection, ledger_entry, ("idx", "entry"), "message", ids, f"kind IN ({among})")
-    for idx, entry in sorted(rows, key=itemgetter(0)):
-        yield idx, orjson.loads(bytes(entry))
+def _about(connection: sa.Connection, ids: Iterable[str], *kinds: str) -> list[tuple[int, dict[str, Any]]]:
+    """The entries of *kinds* on messages *ids* with their indices, in order."""
+    wanted = ", ".join(f"'{kind}'" for kind in kinds)
+    rows = rows_among(connection, ledger_entry, ("idx", "entry"), "message", ids, f"kind IN ({wanted})")
+    return [(idx, orjson.loads(bytes(entry))) for idx, entry in sorted(rows, key=itemgetter(0))]
 
 
 def _said_before(connection: sa.Connection, disclosures: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -417,15 +421,10 @@ def _said_before(connection: sa.Connection, disclosures: Iterable[str]) -> dict[
 def _disclosures(connection: sa.Connection, keys: set[tuple[str, str]]) -> list[dict[str, Any]]:
     """Everything disclosed of the messages *keys*, at once or after a person's approval."""
     ids = {message for _, message in keys}
-    ids |= {row.id for part in _parts(ids) for row in waiting.rows(connection, messages=part)}
+    ids |= waiting.referred(connection, ids)
     return [
         {**body, "index": idx} for idx, body in _about(connection, ids, DISCLOSURE) if _asked_as(body) in keys
     ]
-
-
-def _parts(values: Iterable[str]) -> Iterator[list[str]]:
-    listed = sorted(set(values))
-    return (listed[at : at + _CHUNK] for at in range(0, len(listed), _CHUNK))
 
 
 def _delivered(connection: sa.Connection, disclosures: Iterable[str]) -> set[str]:

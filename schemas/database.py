@@ -119,25 +119,6 @@ def add_rows(
         ) from None
 
 
-def add_missing_rows(
-    connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[object]]
-) -> None:
-    """As `add_rows`, but leaves alone what is there already under the same key."""
-    if not rows:
-        return
-    names = ", ".join(columns)
-    if connection.dialect.name != "postgresql":
-        marks = ", ".join("?" * len(columns))
-        statement = f"INSERT INTO {table.name} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608  # our own names
-        connection.exec_driver_sql(statement, list(rows))
-        return
-    # COPY knows no conflicts. An array for each column is one statement too, and as quick to send.
-    statement = (
-        f"INSERT INTO {table.name} ({names}) SELECT * FROM {_arrays(table, columns)} ON CONFLICT DO NOTHING"  # noqa: S608
-    )
-    connection.exec_driver_sql(statement, _turned(rows))
-
-
 def change_rows(
     connection: sa.Connection, table: sa.Table, columns: Sequence[str], rows: Sequence[Sequence[object]]
 ) -> None:
@@ -212,6 +193,15 @@ def rows_named(
         marks = ", ".join([f"({', '.join('?' * len(key))})"] * len(part))
         found += connection.exec_driver_sql(f"{select} (VALUES {marks})", tuple(chain.from_iterable(part)))
     return found
+
+
+def never_compressed(column: sa.Column[Any]) -> None:
+    """Has PostgreSQL store the values of *column* as they are: ciphertext does not shrink, and trying to
+    compress it costs a third of storing it.
+    """
+    statement = f"ALTER TABLE {column.table.name} ALTER COLUMN {column.name} SET STORAGE EXTERNAL"
+    alter = sa.DDL(statement)  # type: ignore[no-untyped-call]
+    event.listen(column.table, "after_create", alter.execute_if(dialect="postgresql"))
 
 
 # How PostgreSQL calls a column's type in a binary COPY, where nothing is converted, and in an array.

@@ -4,6 +4,7 @@ and failed in CI."""
 import contextlib
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -22,6 +23,12 @@ _LEFT = pytest.StashKey[list[str]]()
 _leftovers = Leftovers()
 
 
+def pytest_configure() -> None:
+    """Lets SIGTERM end a run as Ctrl-C does: what the fixtures made goes with them."""
+    signal.signal(signal.SIGTERM, lambda number, _: pytest.exit("asked to end", 128 + number))
+
+
+@pytest.hookimpl(trylast=True)  # after pytest's own, which ends the fixtures of a run that was broken off
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails the run that leaves something behind."""
     factory = getattr(session.config, "_tmp_path_factory", None)
@@ -39,9 +46,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def missing(error: servers.UnavailableError) -> NoReturn:
     """Skips the test that needs what is missing; in CI fails it."""
+    said = f"{error} (tests: ISR_HUB_TEST_POSTGRESQL_URL, ISR_HUB_TEST_RABBITMQ_URL)"
     if os.environ.get("CI"):
-        pytest.fail(str(error))
-    pytest.skip(str(error))
+        pytest.fail(said)
+    pytest.skip(said)
 
 
 @pytest.fixture(scope="session")
@@ -67,15 +75,27 @@ def own_rabbitmq(rabbitmq_server: servers.RabbitServer) -> Iterator[servers.Rabb
         missing(error)
 
 
+@pytest.fixture(scope="session")
+def own_postgresql_url(postgresql_url: str) -> Iterator[str]:
+    """The URL of a PostgreSQL whose files can be read and that may be stopped: nobody else uses it."""
+    if servers.is_private(postgresql_url):
+        yield postgresql_url
+        return
+    try:
+        with servers.private_postgresql() as url:
+            yield url
+    except servers.UnavailableError as error:
+        missing(error)
+
+
 @pytest.fixture
 def rabbitmq_url(rabbitmq_server: servers.RabbitServer) -> Iterator[str]:
     """The URL of a virtual host of this test's own, empty at its start."""
     try:
-        url = rabbitmq_server.new_virtual_host()
+        with rabbitmq_server.virtual_host() as url:
+            yield url
     except servers.UnavailableError as error:
         missing(error)
-    yield url
-    rabbitmq_server.drop_virtual_host(url)
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +111,7 @@ def postgresql_url() -> Iterator[str]:
 @pytest.fixture
 def postgresql_empty_database(postgresql_url: str) -> Iterator[str]:
     """The URL of a database of this test's own without any table, as a migration finds it."""
-    with _database(postgresql_url, template="template0") as url:
+    with new_database(postgresql_url) as url:
         yield url
 
 
@@ -101,7 +121,7 @@ def postgresql_template(postgresql_url: str) -> Iterator[str]:
     them."""
     import gateway.hub  # noqa: F401, PLC0415  # declares every table; only tests that ask for them pay for it
 
-    with _database(postgresql_url, template="template0") as url:
+    with new_database(postgresql_url) as url:
         engine = database.open_database(url)
         database.metadata.create_all(engine)
         engine.dispose()
@@ -111,18 +131,21 @@ def postgresql_template(postgresql_url: str) -> Iterator[str]:
 @pytest.fixture
 def postgresql_database(postgresql_url: str, postgresql_template: str) -> Iterator[str]:
     """The URL of a database of this test's own with the hub's tables."""
-    with _database(postgresql_url, template=postgresql_template) as url:
+    with new_database(postgresql_url, postgresql_template) as url:
         yield url
 
 
 @contextlib.contextmanager
-def _database(url: str, template: str) -> Iterator[str]:
+def new_database(url: str, template: str = "template0") -> Iterator[str]:
+    """The URL of a database at *url* that goes with the context, made as *template* is."""
     name, admin = f"test_{secrets.token_hex(6)}", servers.driver_url(url)
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
-    yield sa.make_url(url).set(database=name).render_as_string(hide_password=False)
-    # Connected anew: the tests of faults stop the server and start it again.
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    try:
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(create)
+        yield sa.make_url(url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        # Connected anew: the tests of faults stop the server and start it again.
+        with psycopg.connect(admin, autocommit=True) as connection:
+            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            connection.execute(drop.format(sql.Identifier(name)))

@@ -30,14 +30,15 @@ class Leftovers:
         """What is left; *folders* are others that only this run knows, whose names processes may carry."""
         marks = [self.mark, *map(str, folders)]
         deadline = time.monotonic() + self._patience_seconds
-        while (left := _processes(marks)) and time.monotonic() < deadline:
+        while (left := processes(marks)) and time.monotonic() < deadline:
             time.sleep(0.1)
         places = {Path(tempfile.gettempdir()), servers.MEMORY}
         left += [f"folder {path}" for place in places for path in place.glob(f"isr-hub-*{self.mark}*")]
         return left + sorted(_on_servers() - self._before)
 
 
-def _processes(marks: Iterable[str]) -> list[str]:
+def processes(marks: Iterable[str]) -> list[str]:
+    """The processes that carry one of *marks* on their command line or in their environment, a line each."""
     wanted = [mark.encode() for mark in marks]
     left = []
     for folder in Path("/proc").glob("[0-9]*"):

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from adapters.adapter import Native
 from gateway.hub import Hub
+from gateway.sandbox.last_will import ended_with_us
 from gateway.settings import Settings
 from schemas.errors import Unconfirmed
 
@@ -53,7 +54,8 @@ def running(settings: Settings, *arguments: str, **more: str) -> Iterator["subpr
         stderr=subprocess.PIPE,
     )
     try:
-        yield process
+        with ended_with_us(process.pid):
+            yield process
     finally:
         if process.poll() is None:
             process.kill()

@@ -12,7 +12,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -30,7 +29,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.sandbox import servers
+from gateway.sandbox import last_will, servers
 from gateway.sandbox.servers import RABBITMQ_PROGRAMS, START_SECONDS, driver_url, free_ports
 from schemas.clock import utc_now
 from schemas.errors import BadSettings as UnavailableError
@@ -68,18 +67,19 @@ class RabbitServer:
         )
         return done.stdout
 
-    def new_virtual_host(self) -> str:
-        """The URL of a virtual host that nothing else uses. Needs the management API."""
+    @contextlib.contextmanager
+    def virtual_host(self) -> Iterator[str]:
+        """The URL of a virtual host that nothing else uses; it goes with the context. Needs the management
+        API."""
         name = f"test-{secrets.token_hex(6)}"
         self.call("PUT", f"/api/vhosts/{name}", b"{}")
-        user = urlsplit(self.url).username or "guest"
-        everything = b'{"configure": ".*", "write": ".*", "read": ".*"}'
-        self.call("PUT", f"/api/permissions/{name}/{quote(user)}", everything)
-        return f"{self.url.rsplit('/', 1)[0]}/{name}"
-
-    def drop_virtual_host(self, url: str) -> None:
-        """Removes what `new_virtual_host` made."""
-        self.call("DELETE", f"/api/vhosts/{url.rsplit('/', 1)[1]}")
+        try:
+            user = urlsplit(self.url).username or "guest"
+            everything = b'{"configure": ".*", "write": ".*", "read": ".*"}'
+            self.call("PUT", f"/api/permissions/{name}/{quote(user)}", everything)
+            yield f"{self.url.rsplit('/', 1)[0]}/{name}"
+        finally:
+            self.call("DELETE", f"/api/vhosts/{name}")
 
     def close_connections(self, url: str) -> None:
         """Has the server close every connection to the virtual host of *url*, at least one; its list of them
@@ -203,12 +203,9 @@ def _folder(name: str) -> Iterator[Path]:
     # In memory where there is room: tests end processes, not the power, and the disk is what they wait for.
     has_room = os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > _ROOM
     prefix = f"isr-hub-{name}-{os.environ.get(MARK, '')}-"
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY if has_room else None))
-    path.chmod(0o711)  # PostgreSQL, which refuses to run as root, must get through
-    try:
+    with last_will.temporary_folder(prefix, MEMORY if has_room else None) as path:
+        path.chmod(0o711)  # PostgreSQL, which refuses to run as root, must get through
         yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _self_signed(directory: Path) -> tuple[Path, Path]:

@@ -206,10 +206,3 @@ def delivered(hub: Hub) -> tuple[int, float]:
         while count := hub.exchange.deliver(party):
             total += count
     return total, perf_counter() - started
-
-
-def drained(hub: Hub) -> None:
-    """Takes what waits for recipients out of the queues, undelivered."""
-    for party in hub.agreements.parties:
-        while deliveries := hub.broker.receive(deliveries_to(party), 1000):
-            hub.broker.ack(deliveries)

@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import sqlalchemy as sa
+import tenacity
+
+from gateway.sandbox.last_will import ended_with_us
+from schemas.errors import Unconfirmed
+
+T = TypeVar("T")
 _PATIENCE_SECONDS = 30.0
+_ATTEMPTS = 5
 _spawn = multiprocessing.get_context("spawn")  # forked, a process would share our threads' locks
 
 
@@ -56,15 +64,16 @@ class Child:
 
 @contextmanager
 def child(work: Callable[..., None], *arguments: Any) -> Iterator[Child]:
-    """A `Child` that is gone after the context."""
+    """A `Child` that is gone after the context, and with us."""
     made = Child(work, *arguments)
-    try:
-        yield made
-    except BaseException:
-        made._process.kill()
-        raise
-    finally:
-        made.end()
+    with ended_with_us(made.id):
+        try:
+            yield made
+        except BaseException:
+            made._process.kill()
+            raise
+        finally:
+            made.end()
 
 
 def told(connection: Connection, seconds: float = 0.0) -> Any:
@@ -73,6 +82,19 @@ def told(connection: Connection, seconds: float = 0.0) -> Any:
         return connection.recv() if connection.poll(seconds) else None
     except EOFError:
         raise SystemExit(1) from None
+
+
+def patiently(act: Callable[..., T], *arguments: Any) -> T:
+    """What *act* of *arguments* returns; tried again where a busy server does not confirm or answer in time,
+    as whoever sends to a hub does.
+    """
+    trying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((Unconfirmed, sa.exc.OperationalError)),
+        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        wait=tenacity.wait_fixed(1),
+        reraise=True,
+    )
+    return trying(act, *arguments)
 
 
 def peak_megabytes(process: int | str = "self") -> float:

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from adapters.adapter import Native
 from gateway.bench.figures import TARGETS, Findings, machine
 from gateway.bench.load import Addresses, Servers, episodes
+from gateway.sandbox.last_will import temporary_folder
+from gateway.sandbox.servers import ended_by_sigterm
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,8 @@ def bench(
         transient=True,
         disable=not show_progress,
     )
-    with tempfile.TemporaryDirectory(prefix="isr-hub-bench-") as name, progress:
+    with ended_by_sigterm(), temporary_folder("isr-hub-bench-") as folder, progress:
         task = progress.add_task("starting", total=len(chosen))
-        folder = Path(name)
         folder.chmod(0o755)  # PostgreSQL runs as a user of its own
         with Servers(folder, addresses) as servers:
             run = Run(

@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,11 +23,14 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from gateway.sandbox import last_will
 from schemas.errors import BadSettings
 
 T = TypeVar("T")
 START_SECONDS = 90.0
-STOP_SECONDS = 30.0
+# PostgreSQL's immediate shutdown, which gives shared memory back as SIGKILL would not: SIGTERM would wait for
+# every client to leave, and SIGINT, its fast shutdown, writes to disk what nobody will read.
+POSTGRESQL_STOP = signal.SIGQUIT
 RABBITMQ_PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _LOOPBACK = "127.0.0.1"
@@ -107,8 +109,8 @@ def _rabbitmq(folder: Path, more: Iterable[str]) -> Iterator[Rabbit]:
     # Our own port mapper in the foreground: the one Erlang would start by itself outlives the server.
     with (
         _running([str(epmd), "-port", str(mapper), "-address", _LOOPBACK], environment, folder / "epmd.out"),
-        # Nothing of it is kept, and a graceful end takes six seconds.
-        _running([str(program)], environment, folder / "rabbit.out", signal.SIGKILL) as process,
+        # By SIGKILL: nothing of it is kept, and a graceful end takes six seconds.
+        _running([str(program)], environment, folder / "rabbit.out") as process,
     ):
         _await(process, folder / "rabbit.out", lambda: _speaks_amqp(amqp) and _listens(web))
         yield server
@@ -130,7 +132,7 @@ def _postgresql(folder: Path) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         if as_root and not _is_reachable(folder, run_as):
             # Below a home folder that is closed to others the server's user cannot work.
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="isr-hub-postgresql-")))
+            folder = stack.enter_context(last_will.temporary_folder("isr-hub-postgresql-"))
         if as_root:
             shutil.chown(folder, user, user)
         [port] = free_ports(1)
@@ -146,8 +148,7 @@ def _postgresql(folder: Path) -> Iterator[str]:
             command += ["-c", setting]
         url = f"postgresql+psycopg://postgres:{password}@{_LOOPBACK}:{port}/postgres"
         log = folder / "postgresql.out"
-        # SIGINT is PostgreSQL's fast shutdown: SIGTERM would wait for every client to leave.
-        with _running(command, environment, log, signal.SIGINT, run_as) as process:
+        with _running(command, environment, log, POSTGRESQL_STOP, run_as) as process:
             _await(process, log, lambda: _speaks_postgresql(url))
             yield url
 
@@ -199,8 +200,11 @@ class _NotStartedError(BadSettings):
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Lets SIGTERM end the context like Ctrl-C does; otherwise the servers would be left running."""
-    if threading.current_thread() is not threading.main_thread():
+    """Lets SIGTERM end the context like Ctrl-C does, unless somebody handles it already: who asks for the end
+    finds everything cleared up when it has come.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 
@@ -227,6 +231,8 @@ def _private_file(path: Path, text: str) -> None:
 def _program(path: Path, package: str) -> Path:
     if not path.exists():
         _install(package)
+        if not path.exists():  # another system's package puts it elsewhere
+            raise BadSettings(_HOW.format(package))
     return path
 
 
@@ -256,7 +262,9 @@ def _install(package: str) -> None:
     try:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "-y", "--no-install-recommends", package]):
-            subprocess.run(["apt-get", "-qq", *command], env=environment, check=True, capture_output=True)
+            # Another installation may be under way.
+            options = ["-qq", "-o", "DPkg::Lock::Timeout=120"]
+            subprocess.run(["apt-get", *options, *command], env=environment, check=True, capture_output=True)
     except subprocess.CalledProcessError as error:
         raise BadSettings(f"apt-get could not install it. {_HOW.format(package)}") from error
     finally:
@@ -269,49 +277,22 @@ def _running(
     command: Sequence[str],
     environment: dict[str, str],
     log: Path,
-    stop: signal.Signals = signal.SIGTERM,
+    stop: signal.Signals = signal.SIGKILL,
     run_as: dict[str, Any] | None = None,
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+    with (
+        log.open("wb") as output,
+        last_will.running(
             command,
+            stop,
             env=environment,
             cwd=log.parent,
-            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # Ctrl-C in the terminal is ours; and its children can be ended as one group
-            start_new_session=True,
             **(run_as or {}),
-        )
-    try:
+        ) as process,
+    ):
         yield process
-    finally:
-        # The group is ours alone: it holds what this command started.
-        with contextlib.suppress(ProcessLookupError):
-            if stop is signal.SIGINT:
-                process.send_signal(stop)
-            else:
-                os.killpg(process.pid, stop)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        _await_group_gone(process.pid)
-
-
-def _await_group_gone(group: int) -> None:
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
 
 
 def _await(process: "subprocess.Popen[bytes]", log: Path, is_ready: Callable[[], bool]) -> None:

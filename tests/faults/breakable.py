@@ -5,18 +5,22 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pika
 import pika.exceptions
 import psycopg
 
-from gateway.sandbox.servers import RABBITMQ_PROGRAMS, START_SECONDS
-from tests import servers
+from gateway.sandbox import last_will
+from gateway.sandbox.servers import POSTGRESQL_STOP, RABBITMQ_PROGRAMS, START_SECONDS
 from tests.servers import RabbitServer, driver_url
+
+_Starting = AbstractContextManager["subprocess.Popen[bytes]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +35,10 @@ class Servers:
 
 @contextlib.contextmanager
 def private(server: RabbitServer, database_url: str) -> Iterator[Servers]:
-    """*server* and the PostgreSQL at *database_url* where they are private ones, else new ones beside those
-    that are not: nobody stops a server that belongs to somebody. Raises `UnavailableError`."""
+    """*server* and the PostgreSQL at *database_url*, which are private ones: nobody stops a server that
+    belongs to somebody."""
+    found = Servers(server, database_url, rabbitmq(server), postgresql(database_url))
     with contextlib.ExitStack() as stack:
-        if server.environment is None:
-            server = stack.enter_context(servers.private_rabbitmq())
-        if not servers.is_private(database_url):
-            database_url = stack.enter_context(servers.private_postgresql())
-        found = Servers(server, database_url, rabbitmq(server), postgresql(database_url))
         stack.callback(found.rabbitmq.close)
         stack.callback(found.postgresql.close)
         yield found
@@ -48,9 +48,9 @@ class Breakable:
     """A server process that was started elsewhere. The one that started it ends it; what was started here
     ends with `close`."""
 
-    def __init__(self, pid: Callable[[], int], start: Callable[[], "subprocess.Popen[bytes]"]) -> None:
+    def __init__(self, pid: Callable[[], int], start: Callable[[], _Starting]) -> None:
         self._pid, self._start = pid, start
-        self._ours: list[subprocess.Popen[bytes]] = []
+        self._ours = contextlib.ExitStack()
 
     def stop(self, number: signal.Signals) -> None:
         """Sends *number* to the server and waits until the process is gone."""
@@ -59,14 +59,11 @@ class Breakable:
         deadline = time.monotonic() + START_SECONDS
         while _runs(pid):
             assert time.monotonic() < deadline
-            for process in self._ours:
-                process.poll()
             time.sleep(0.01)
 
     def start(self, answers: Callable[[], bool]) -> None:
         """Starts it again, and waits until it *answers*."""
-        process = self._start()
-        self._ours.append(process)
+        process = self._ours.enter_context(self._start())
         deadline = time.monotonic() + START_SECONDS
         while not answers():
             assert process.poll() is None
@@ -81,10 +78,20 @@ class Breakable:
 
     def close(self) -> None:
         """Ends what was started here."""
-        for process in self._ours:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        self._ours.close()
+
+
+@contextlib.contextmanager
+def _again(
+    command: Sequence[str], folder: Path, stop: signal.Signals, **options: Any
+) -> Iterator["subprocess.Popen[bytes]"]:
+    with (
+        (folder / "again.out").open("ab") as log,
+        last_will.running(
+            command, stop, cwd=folder, stdout=log, stderr=subprocess.STDOUT, **options
+        ) as process,
+    ):
+        yield process
 
 
 def rabbitmq(server: RabbitServer) -> Breakable:
@@ -92,17 +99,10 @@ def rabbitmq(server: RabbitServer) -> Breakable:
     environment = server.environment or {}
     pid_file = Path(environment["RABBITMQ_PID_FILE"])
 
-    def start() -> "subprocess.Popen[bytes]":
-        with (pid_file.parent / "again.out").open("ab") as log:
-            return subprocess.Popen(
-                [str(RABBITMQ_PROGRAMS / "rabbitmq-server")],
-                env=environment,
-                cwd=pid_file.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    def start() -> _Starting:
+        return _again(
+            [str(RABBITMQ_PROGRAMS / "rabbitmq-server")], pid_file.parent, signal.SIGKILL, env=environment
+        )
 
     return Breakable(lambda: int(pid_file.read_text()), start)
 
@@ -123,27 +123,23 @@ def postgresql(url: str) -> Breakable:
     assert row is not None
     pid_file = Path(row[0]) / "postmaster.pid"
     pid = int(pid_file.read_text().split()[0])
-    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
+    command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     environment = dict(
-        line.split(b"=", 1) for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") if line
+        line.split("=", 1) for line in Path(f"/proc/{pid}/environ").read_text().split("\0") if line
     )
     owner = Path(f"/proc/{pid}").stat()
     as_root = os.geteuid() == 0
 
-    def start() -> "subprocess.Popen[bytes]":
-        with (Path(row[0]).parent / "again.out").open("ab") as log:
-            return subprocess.Popen(
-                command,
-                env=environment,
-                cwd=Path(row[0]).parent,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                user=owner.st_uid if as_root else None,
-                group=owner.st_gid if as_root else None,
-                extra_groups=[] if as_root else None,
-            )
+    def start() -> _Starting:
+        return _again(
+            command,
+            Path(row[0]).parent,
+            POSTGRESQL_STOP,
+            env=environment,
+            user=owner.st_uid if as_root else None,
+            group=owner.st_gid if as_root else None,
+            extra_groups=[] if as_root else None,
+        )
 
     return Breakable(lambda: int(pid_file.read_text().split()[0]), start)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.conftest import missing
 from tests.faults import breakable
 from tests.faults.nursery import Nursery
 from tests.faults.report import lines
@@ -33,14 +32,11 @@ def nursery() -> Iterator[Nursery]:
 
 @pytest.fixture(scope="session")
 def breakable_servers(
-    rabbitmq_server: servers.RabbitServer, postgresql_url: str
+    own_rabbitmq: servers.RabbitServer, own_postgresql_url: str
 ) -> Iterator[breakable.Servers]:
     """Servers that may be stopped."""
-    try:
-        with breakable.private(rabbitmq_server, postgresql_url) as found:
-            yield found
-    except servers.UnavailableError as error:
-        missing(error)
+    with breakable.private(own_rabbitmq, own_postgresql_url) as found:
+        yield found
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

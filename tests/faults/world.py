@@ -9,7 +9,6 @@ queues and recipients past it.
 import contextlib
 import json
 import random
-import secrets
 import threading
 import time
 from collections import Counter
@@ -26,7 +25,6 @@ import psycopg
 import sqlalchemy as sa
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from psycopg import sql
 
 from adapters import police
 from adapters.adapter import Native
@@ -41,6 +39,7 @@ from gateway.sandbox.day import five_f
 from gateway.sandbox.population import stream
 from gateway.settings import Settings
 from tests import servers
+from tests.conftest import new_database
 from tests.faults import breakable
 from tests.faults.nursery import Child, Nursery
 from tests.faults.proxy import Proxy
@@ -95,9 +94,8 @@ class World:
     def opened(self) -> Iterator["World"]:
         """Sets everything up, and leaves nothing behind."""
         with contextlib.ExitStack() as stack:
-            database_url = stack.enter_context(self._database())
-            broker_url = self.rabbit.new_virtual_host()
-            stack.callback(self.rabbit.drop_virtual_host, broker_url)
+            database_url = stack.enter_context(new_database(self._server_url))
+            broker_url = stack.enter_context(self.rabbit.virtual_host())
             self.to_rabbitmq = Proxy(breakable.port_of(broker_url))
             self.to_postgresql = Proxy(breakable.port_of(database_url))
             for proxy in (self.to_rabbitmq, self.to_postgresql):
@@ -117,16 +115,6 @@ class World:
             stack.callback(self._stop_senders)
             self._first_checkpoint = ""
             yield self
-
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[str]:
-        name = f"test_{secrets.token_hex(6)}"
-        admin = servers.driver_url(self._server_url)
-        with psycopg.connect(admin, autocommit=True) as connection:
-            connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
-        yield sa.make_url(self._server_url).set(database=name).render_as_string(hide_password=False)
-        with psycopg.connect(admin, autocommit=True) as connection:  # a new one: the server was stopped hard
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _recipients(self) -> Path:
         key = self._folder / "key.pem"

@@ -1,6 +1,8 @@
 """A hub on real servers, and agencies that have users of their own in RabbitMQ."""
 
+import contextlib
 import json
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -47,18 +49,21 @@ def agencies(
     made = [user["name"] for user in definitions["users"]]
     if known := set(made) & rabbitmq_server.users():
         pytest.skip(f"this RabbitMQ has users of these names already: {', '.join(sorted(known))}")
-    rabbitmq_server.call("POST", "/api/definitions", json.dumps(definitions).encode())
-    assert passwords.stat().st_mode & 0o777 == 0o600
-    written = json.loads(passwords.read_text("utf-8"))
-    assert main(["topology", "export", "--passwords", str(passwords), "--data", str(settings.data)]) == 0
-    capsys.readouterr()
-    assert json.loads(passwords.read_text("utf-8")) == written
-    place = urlsplit(settings.broker_url)
+    try:
+        rabbitmq_server.call("POST", "/api/definitions", json.dumps(definitions).encode())
+        assert passwords.stat().st_mode & 0o777 == 0o600
+        written = json.loads(passwords.read_text("utf-8"))
+        assert main(["topology", "export", "--passwords", str(passwords), "--data", str(settings.data)]) == 0
+        capsys.readouterr()
+        assert json.loads(passwords.read_text("utf-8")) == written
+        place = urlsplit(settings.broker_url)
 
-    def connect(party: str) -> pika.BlockingConnection:
-        url = f"amqp://{quote(party, safe='')}:{written[party]}@{place.hostname}:{place.port}{place.path}"
-        return pika.BlockingConnection(pika.URLParameters(url))
+        def connect(party: str) -> pika.BlockingConnection:
+            url = f"amqp://{quote(party, safe='')}:{written[party]}@{place.hostname}:{place.port}{place.path}"
+            return pika.BlockingConnection(pika.URLParameters(url))
 
-    yield connect
-    for user in made:
-        rabbitmq_server.call("DELETE", f"/api/users/{quote(user, safe='')}")
+        yield connect
+    finally:
+        for user in made:
+            with contextlib.suppress(urllib.error.HTTPError):  # it was not made
+                rabbitmq_server.call("DELETE", f"/api/users/{quote(user, safe='')}")

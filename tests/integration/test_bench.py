@@ -28,6 +28,7 @@ from gateway.command import main
 from gateway.hub import Hub
 from schemas.database import reading
 from tests import servers
+from tests.conftest import missing
 
 TINY = Size(
     repetitions=1, episodes=12, requests=70, entries=1200, appended=300, few=20, queued=40, submissions=3
@@ -37,7 +38,7 @@ TINY = Size(
 @pytest.fixture(scope="module")
 def addresses(rabbitmq_server: servers.RabbitServer, postgresql_url: str) -> Addresses:
     if rabbitmq_server.management is None:
-        pytest.skip("needs RabbitMQ's management API")
+        missing(servers.UnavailableError("needs RabbitMQ's management API"))
     return Addresses(postgresql_url, rabbitmq_server.url, rabbitmq_server.management)
 
 

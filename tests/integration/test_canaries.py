@@ -9,7 +9,6 @@ import contextlib
 import copy
 import dataclasses
 import json
-import os
 import secrets
 import string
 from base64 import b64encode, urlsafe_b64encode
@@ -31,10 +30,11 @@ from broker.topology import DOOR, DOOR_EXCHANGE, mailbox_of
 from consent.people import Keys, person_identifier
 from consent.waiting import kept_submission
 from gateway.amqp_door import take_in
-from gateway.hub import Hub, open_hub
+from gateway.hub import Hub, migrate, open_hub
 from gateway.settings import Settings
 from schemas.identifiers import nhi_check
 from tests import servers
+from tests.conftest import new_database
 from tests.processes import NOW, until
 from tests.serving import episode
 
@@ -279,13 +279,22 @@ def test_embedded_file_holds_nobody(tmp_path: Path, is_encrypted: bool) -> None:
 
 
 @pytest.fixture
-def disks(settings: Settings, rabbitmq_server: servers.RabbitServer) -> tuple[Path, Path]:
+def own_settings(
+    own_rabbitmq: servers.RabbitServer, own_postgresql_url: str, tmp_path: Path
+) -> Iterator[Settings]:
+    """A hub on servers whose files can be read: private ones."""
+    with new_database(own_postgresql_url) as database_url, own_rabbitmq.virtual_host() as broker_url:
+        settings = Settings(data=tmp_path / "hub", database_url=database_url, broker_url=broker_url)
+        migrate(settings)
+        yield settings
+
+
+@pytest.fixture
+def disks(own_settings: Settings, own_rabbitmq: servers.RabbitServer) -> tuple[Path, Path]:
     """The folders of RabbitMQ and PostgreSQL, in which nothing is written more compactly than it came."""
-    with psycopg.connect(servers.driver_url(settings.database_url), autocommit=True) as connection:
+    with psycopg.connect(servers.driver_url(own_settings.database_url), autocommit=True) as connection:
         row = connection.execute("SHOW data_directory").fetchone()
         database = Path(row[0]) if row else Path("/nowhere")
-        if rabbitmq_server.environment is None or not os.access(database / "base", os.R_OK):
-            pytest.skip("needs servers whose files can be read: private ones")
         columns = connection.execute(
             "SELECT c.oid::regclass::text, quote_ident(a.attname) FROM pg_class c"
             " JOIN pg_attribute a ON a.attrelid = c.oid"
@@ -297,7 +306,7 @@ def disks(settings: Settings, rabbitmq_server: servers.RabbitServer) -> tuple[Pa
             # A search does not look into what PostgreSQL packed.
             connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET STORAGE EXTERNAL".encode())
     # Beside the queues also what the servers said.
-    return Path(rabbitmq_server.environment["HOME"]), database.parent
+    return Path((own_rabbitmq.environment or {})["HOME"]), database.parent
 
 
 def written_out(settings: Settings) -> None:
@@ -308,7 +317,7 @@ def written_out(settings: Settings) -> None:
 
 @pytest.mark.parametrize("is_encrypted", [True, False], ids=["sealed", "not sealed"])
 def test_disks_of_rabbitmq_and_postgresql_hold_nobody(
-    settings: Settings,
+    own_settings: Settings,
     disks: tuple[Path, Path],
     tmp_path: Path,
     is_encrypted: bool,
@@ -318,7 +327,7 @@ def test_disks_of_rabbitmq_and_postgresql_hold_nobody(
     mailbox = "{mailbox: {encrypt_to: their.jwk}}" if is_encrypted else "mailbox"
     file = tmp_path / "recipients.yaml"
     file.write_text(f"recipients:\n  {COLLECTS}: {mailbox}\nothers: folder\n", "utf-8")
-    settings = dataclasses.replace(settings, recipients=file)
+    settings = dataclasses.replace(own_settings, recipients=file)
     with contextlib.ExitStack() as stack:
         if not is_encrypted:
             stack.enter_context(without_sealing())

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from gateway import migrations
 from gateway.hub import migrate, open_hub
 from gateway.settings import Settings
-from schemas.database import metadata, open_database
+from schemas.database import add_rows, metadata, open_database
 from schemas.errors import BadSettings
 
 # Everything that Alembic's own comparison leaves out is in here too: conditions of indexes, checks.
@@ -29,6 +29,9 @@ _POSTGRESQL = """
     UNION ALL SELECT table_name || '.' || column_name,
         concat_ws(' ', data_type, character_maximum_length, is_nullable, column_default)
         FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL SELECT attrelid::regclass || '.' || attname || ' stored', attstorage::text
+        FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped
 """
 
 
@@ -108,6 +111,20 @@ def test_migrate_goes_from_every_revision_to_the_newest_and_keeps_what_is_stored
     with empty.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM inbox")).scalar_one() == stored + 1
     assert described(empty) == described(declared)
+
+
+def test_duties_stay_when_their_key_changes(empty: sa.Engine) -> None:
+    columns = ("kind", "party", "case_id", "role", "at", "due", "state", "ended")
+    stored = [("ipp3a", "health", "c1", "child", "now", "then", "", ""), ("s66k", *"abcdefg")]
+    migrations.migrate(empty, "0007")
+    with empty.begin() as connection:
+        add_rows(connection, metadata.tables["duty"], columns, stored)
+
+    migrations.migrate(empty)
+
+    with empty.connect() as connection:
+        rows = connection.exec_driver_sql(f"SELECT {', '.join(columns)} FROM duty ORDER BY kind")
+        assert [tuple(row) for row in rows] == stored
 
 
 def test_head_is_the_newest_revision() -> None:

@@ -120,30 +120,30 @@ def test_publish_raises_unconfirmed_when_one_queue_of_the_batch_does_not_exist(b
 def test_publish_raises_unconfirmed_while_the_server_is_short_of_memory_and_consuming_goes_on(
     own_rabbitmq: servers.RabbitServer,
 ) -> None:
-    url = own_rabbitmq.new_virtual_host()
-    broker = RabbitBroker(url, [PARTY], publish_seconds=1.0)
-    broker.publish([Outgoing(POLICE, b"before", {})])
-    try:
-        own_rabbitmq.control("set_vm_memory_high_watermark", "0.0000001")
-        with pytest.raises(Unconfirmed):
-            publish_often(broker)
-
-        broker.ack(take(broker, 1))
-        assert broker.depth(POLICE) == 0
-    finally:
-        own_rabbitmq.control("set_vm_memory_high_watermark", "0.4")
-
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    published = False
-    while not published:
-        assert time.monotonic() < deadline
+    with (
+        own_rabbitmq.virtual_host() as url,
+        contextlib.closing(RabbitBroker(url, [PARTY], publish_seconds=1.0)) as broker,
+    ):
+        broker.publish([Outgoing(POLICE, b"before", {})])
         try:
-            broker.publish([Outgoing(SUBMISSIONS, b"after", {})])
-            published = True
-        except Unconfirmed:
-            continue
-    broker.close()
-    own_rabbitmq.drop_virtual_host(url)
+            own_rabbitmq.control("set_vm_memory_high_watermark", "0.0000001")
+            with pytest.raises(Unconfirmed):
+                publish_often(broker)
+
+            broker.ack(take(broker, 1))
+            assert broker.depth(POLICE) == 0
+        finally:
+            own_rabbitmq.control("set_vm_memory_high_watermark", "0.4")
+
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        published = False
+        while not published:
+            assert time.monotonic() < deadline
+            try:
+                broker.publish([Outgoing(SUBMISSIONS, b"after", {})])
+                published = True
+            except Unconfirmed:
+                continue
 
 
 def test_messages_that_the_server_gives_up_on_are_dead_letters_too(
@@ -168,11 +168,10 @@ def test_messages_that_the_server_gives_up_on_are_dead_letters_too(
     assert broker.take_dead_letter(letter.number) == letter
 
 
-def test_broker_speaks_tls(rabbitmq_server: servers.RabbitServer) -> None:
-    if rabbitmq_server.tls_url is None:
-        pytest.skip("the named RabbitMQ has no known certificate")
-    context = ssl.create_default_context(cafile=rabbitmq_server.certificate)
-    broker = RabbitBroker(rabbitmq_server.tls_url, tls=context)
+def test_broker_speaks_tls(own_rabbitmq: servers.RabbitServer) -> None:
+    assert own_rabbitmq.tls_url is not None
+    context = ssl.create_default_context(cafile=own_rabbitmq.certificate)
+    broker = RabbitBroker(own_rabbitmq.tls_url, tls=context)
 
     broker.publish([Outgoing(SUBMISSIONS, b"\x01" * 300_000, {})] * 20)
     deliveries = take(broker, 20, SUBMISSIONS)
@@ -183,11 +182,10 @@ def test_broker_speaks_tls(rabbitmq_server: servers.RabbitServer) -> None:
 
 
 def test_broker_does_not_speak_to_a_server_whose_certificate_it_does_not_trust(
-    rabbitmq_server: servers.RabbitServer,
+    own_rabbitmq: servers.RabbitServer,
 ) -> None:
-    if rabbitmq_server.tls_url is None:
-        pytest.skip("the named RabbitMQ has no known certificate")
-    broker = RabbitBroker(rabbitmq_server.tls_url, publish_seconds=0.5)
+    assert own_rabbitmq.tls_url is not None
+    broker = RabbitBroker(own_rabbitmq.tls_url, publish_seconds=0.5)
 
     with pytest.raises(Unconfirmed):
         broker.publish([Outgoing(SUBMISSIONS, b"x", {})])

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import signal
 import socket
 import subprocess
@@ -33,6 +32,7 @@ from gateway.sandbox.day import run_day
 from gateway.settings import Settings
 from schemas.errors import BadSettings
 from tests import servers
+from tests.conftest import new_database
 from tests.serving import bearer, now, serving
 
 LOOKING = {"officer": "0" * 32, "party": "police", "purpose": "ADM-AUDIT", "reference": ""}
@@ -52,18 +52,13 @@ class Played:
 def real(
     rabbitmq_server: servers.RabbitServer, postgresql_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Played]:
-    folder, name = tmp_path_factory.mktemp("real"), f"test_day_{secrets.token_hex(6)}"
-    broker_url = rabbitmq_server.new_virtual_host()
-    with psycopg.connect(servers.driver_url(postgresql_url), autocommit=True) as server:
-        server.execute(f"CREATE DATABASE {name}".encode())
-        database_url = sa.make_url(postgresql_url).set(database=name).render_as_string(False)
+    folder = tmp_path_factory.mktemp("real")
+    with new_database(postgresql_url) as database_url, rabbitmq_server.virtual_host() as broker_url:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("ISR_HUB_DATABASE_URL", database_url)
             patch.setenv("ISR_HUB_BROKER_URL", broker_url)
             report = run_day(folder, episodes=EPISODES, releases=RELEASES, engine="real", show_progress=False)
         yield Played(Settings(data=folder, database_url=database_url, broker_url=broker_url), report)
-        server.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-    rabbitmq_server.drop_virtual_host(broker_url)
 
 
 @pytest.fixture(scope="module")

@@ -231,9 +231,8 @@ def test_kept_question_survives_being_written_and_read() -> None:
         elsewhere=(Case("two", "", False),),
     )
     asked = inputs.Asked("m", "gp", question, {"p1": frozenset({"health", "msd"})})
-    row = inputs.encode(asked)
 
-    assert inputs._decoded(row["source"], row["message"], row["at"], row["asked"]) == asked
+    assert inputs._decoded(*inputs.encode(asked)) == asked
 
 
 def test_replay_finds_nothing_when_nothing_changed(hub: Hub) -> None:

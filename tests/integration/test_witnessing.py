@@ -30,6 +30,7 @@ from gateway.auth import AUDIT, OPERATE, mint_session
 from gateway.command import main
 from gateway.console import COOKIE
 from gateway.hub import Hub
+from gateway.sandbox.last_will import ended_with_us
 from gateway.witness_door import init, open_witness
 from tests.servers import free_ports
 from tests.serving import episode, now, sent, serving, small_hub
@@ -53,6 +54,7 @@ class Process:
         self.folder, self.vkey, self.port = folder, vkey, port
         self.url = f"http://127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._will = contextlib.ExitStack()
 
     def start(self) -> None:
         program = [sys.executable, "-m", "gateway.command", "witness", "serve", str(self.folder)]
@@ -61,6 +63,7 @@ class Process:
             cwd=Path(__file__).parents[2],
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
         )
+        self._will.enter_context(ended_with_us(self._process.pid))
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
@@ -73,6 +76,7 @@ class Process:
         if self._process and self._process.poll() is None:
             self._process.kill()
             self._process.wait(PATIENCE_SECONDS)
+        self._will.close()
 
     def post(self, body: bytes) -> httpx.Response:
         return CLIENT.post(f"{self.url}/add-checkpoint", content=body)

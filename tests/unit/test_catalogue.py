@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.catalogue import FORMATS, Catalogue, holdings, published
+from schemas.catalogue import FORMATS, Branch, Catalogue, Leaf, holdings, published
 from schemas.classes import Facet
 from schemas.errors import BadCatalogue, InvalidMessage, UnknownType
 from schemas.message import new_message
@@ -204,3 +205,20 @@ def test_both_validators_agree_on_any_data(path: str, value: Any) -> None:
         format_checker=FORMATS,
     )
     assert kind.accepts.is_valid(data) == slow.is_valid(data)
+
+
+def test_every_street_address_is_known_as_one() -> None:
+    """A home that nobody looked for would not be known as shared."""
+
+    def leaves(branch: Branch) -> Iterator[tuple[str, Leaf]]:
+        for name, child in branch.children.items():
+            if isinstance(child, Branch):
+                yield from leaves(child)
+            else:
+                yield name, child
+
+    found = [leaf for kind in published() for leaf in leaves(kind.shape)]
+
+    named = {"address", "safeAddress", "bailAddress", "protectedAddress", "housingAddress", "place"}
+    assert {name for name, leaf in found if leaf.address} == named
+    assert all(leaf.address for name, leaf in found if name.lower().endswith("address"))

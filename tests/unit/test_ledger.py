@@ -1,7 +1,6 @@
 """The ledger in its database: what a transaction leaves, what a crash leaves, and that it never forks."""
 
 import json
-import secrets
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from consent.note import Checkpoint, TlogProof, open_checkpoint
 from consent.tiles import bundle_path, hashes_of, read_bundle, shape, tile_path
 from schemas.database import metadata, open_database
 from schemas.errors import AlreadyDecided, BadProof, LedgerContradiction, NotFound, TooLarge
+from tests.conftest import new_database
 
 ORIGIN = "isr.test/ledger"
 SIGNER = Signer(ORIGIN, bytes(range(32)))
@@ -30,16 +30,11 @@ def clock() -> datetime:
 @pytest.fixture(scope="module")
 def postgresql_engine(postgresql_url: str) -> Iterator[sa.Engine]:
     """A database of this module's own; making one for each test would take longer than the tests."""
-    name = f"test_ledger_{secrets.token_hex(6)}"
-    server = sa.create_engine(postgresql_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        engine = open_database(sa.make_url(postgresql_url).set(database=name).render_as_string(False))
+    with new_database(postgresql_url) as url:
+        engine = open_database(url)
         metadata.create_all(engine, tables=TABLES)
         yield engine
         engine.dispose()
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -4,11 +4,13 @@ before."""
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.adapter import Native
 from broker.broker import Delivery, deliveries_to
 from consent import life as lives
 from consent.again import reclassified
@@ -16,6 +18,8 @@ from consent.agreement import Agreements
 from consent.case import CONFLICT, HOME, LINK, PROXY, ROLE, Case, Caution, PersonInCase
 from consent.life import APPROVED, DRAFT, SUSPENDED, Life, Officer
 from gateway.hub import agreements_folder
+from gateway.sandbox.day import five_f
+from gateway.sandbox.population import stream
 from gateway.settings import Settings
 from schemas.catalogue import published
 from schemas.classes import Facet
@@ -64,6 +68,45 @@ def test_where_somebody_lives_is_another_class_in_another_role() -> None:
     same = reclassified("nz.isr.police.episode-recorded.v1", "victim", "victim")
     assert all(targets == {facet} for facet, targets in same.items())
     assert published()["nz.isr.police.episode-recorded.v1"].opens_case
+
+
+def test_what_a_batch_learns_of_its_own_disclosures_is_not_looked_for_among_deliveries(
+    tmp_path: Path,
+) -> None:
+    """They wait in the outbox, and are asked about again before they leave."""
+    from tests.integration.test_life import flipped  # noqa: PLC0415  # its families
+
+    with small_hub(tmp_path) as hub:
+        statements: list[str] = []
+        sa.event.listen(hub.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+        natives = [Native(orjson.dumps(r), "application/json", "in.json") for r in (episode(), flipped())]
+        hub.exchange.accept("police", natives)
+        hub.exchange.carry()
+
+        assert any("INSERT INTO case_caution" in s for s in statements)
+        assert not [s for s in statements if "FROM ledger_entry" in s and "message IN" in s]
+
+        hub.exchange.finish()
+        decided = [orjson.loads(e) for e in hub.ledger.entries(0, hub.ledger.head().size)]
+        assert "corrections" in {e["party"] for e in decided if e["kind"] in ("stopped", "narrowed")}
+        assert not [e for e in decided if e["kind"] == "recall"]
+
+
+def test_a_larger_batch_runs_no_more_statements(tmp_path: Path) -> None:
+    natives = [five_f(i.family, i.episode) for i in stream(7, 100, days=1)]
+    with small_hub(tmp_path) as hub:
+        statements: list[str] = []
+        sa.event.listen(hub.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+
+        def run(batch: list[Native]) -> int:
+            hub.exchange.accept("police", batch)
+            statements.clear()
+            assert hub.exchange.carry() == len(batch)
+            return len(statements)
+
+        run(natives[:1])
+        few, many = run(natives[1:6]), run(natives[6:])
+        assert many <= few + 10  # a recall among so many families costs its own
 
 
 def test_checking_a_longer_queue_takes_no_more_queries(tmp_path: Path) -> None:
