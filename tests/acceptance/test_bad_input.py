@@ -466,7 +466,7 @@ def test_input_refused_for_its_future_date_goes_through_when_that_day_has_come(
         (letter,) = letters(hub)
     with small_hub(tmp_path) as hub:  # the next process finds it where it was
         later = now().replace(hour=12)
-        monkeypatch.setattr(hub.exchange, "_clock", lambda: later)
+        monkeypatch.setattr(hub.exchange._admission, "_clock", lambda: later)
         assert len(hub.exchange.send_again(letter.number).accepted) == 1
         assert letters(hub) == []
 
