@@ -19,8 +19,8 @@ from schemas.identifiers import ISSUERS, NHI
 NHI_AGENCIES = frozenset({"health", "gp"})
 PEOPLE = "people"
 
-# What to do with a property that does not simply stay.
-_WITHHOLD, _FRAME, _OBJECT, _LIST, _ABOUT, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS, _WHOLE = range(9)
+# What to do with a property that is not simply taken.
+_WITHHOLD, _OBJECT, _LIST, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS, _WHOLE = range(9)
 _WITHHELD: tuple[int, Any] = (_WITHHOLD, None)
 _NOTHING_GIVEN = FrozenDict()
 
@@ -80,67 +80,47 @@ def _is_only_frame(branch: Branch, value: Any) -> bool:
 
 
 class _Plan:
-    """What may stay of an object of *branch* about somebody in *role*: the properties that are *taken*, the
-    structure that stays beside something else (*frames*), and what is to be looked *into*, with how. Any
-    other property is withheld.
+    """What may stay of an object of *branch* about somebody in *role*: for each property None (take it) or
+    how to look into it. A property that is not in *steps* is withheld.
     """
 
-    __slots__ = ("branch", "frames", "identifies", "into", "is_person", "taken")
-
-    def __init__(self, branch: Branch, role: str, given: Mapping[Facet, str]) -> None:
-        self.branch = branch
-        taken: set[str] = set()
-        frames: set[str] = set()
-        into: list[tuple[str, int, Any]] = []
-        for name, child in branch.children.items():
-            what = _look(child, role, given)
-            if what is None:
-                taken.add(name)
-            elif what[0] == _FRAME:
-                frames.add(name)
-            elif what[0] != _WITHHOLD:
-                into.append((name, *what))
-        self.taken, self.frames, self.into = frozenset(taken), frozenset(frames), tuple(into)
-        self.is_person = branch.about == "self"
-        self.identifies = self.is_person and ("identifiers", _IDENTIFIERS, None) in into
+    __slots__ = ("branch", "steps")
 
     @property
     def is_whole(self) -> bool:
         """Whether everything that can be in the object stays as it is."""
-        whole = sum(what == _WHOLE for _, what, _ in self.into)
-        return len(self.taken) + whole == len(self.branch.children)
+        return len(self.steps) == len(self.branch.children) and all(
+            step is None or step[0] == _WHOLE for step in self.steps.values()
+        )
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing of the object can stay."""
-        return not (self.taken or self.frames or self.into)
-
-
-def _look(  # noqa: PLR0911  # one answer for each kind of property
-    child: Leaf | Branch, role: str, given: Mapping[Facet, str]
-) -> tuple[int, Any] | None:
-    """What to do with a property that *child* describes; None when it simply stays."""
-    if not isinstance(child, Leaf):
-        # Who an inner object is about is known now unless it says so itself.
-        if child.about:
-            return _ABOUT, child
-        below = _Plan(child, role, given)
-        if below.is_whole:
-            return _WHOLE, None
-        if below.is_empty:  # nothing of it can stay
-            return _WITHHELD
-        return _LIST if child.array else _OBJECT, below
-    facet = child.facets.get(role)
-    if facet is None:
-        return _WITHHELD
-    if facet.name == FRAME:
-        return _FRAME_REFERENCE if child.person_ref else _FRAME, None
-    view = given.get(facet)
-    if view != "full" and not (view == "reduced" and child.reduced):
-        return _WITHHELD
-    if child.identifiers:
-        return _IDENTIFIERS, None
-    return (_REFERENCES, None) if child.person_ref else None
+    def __init__(self, branch: Branch, role: str, given: Mapping[Facet, str]) -> None:
+        self.branch = branch
+        self.steps: dict[str, tuple[int, Any] | None] = {}
+        for name, child in branch.children.items():
+            if not isinstance(child, Leaf):
+                # Who an inner object is about is known now unless it says so itself.
+                if child.about:
+                    self.steps[name] = (_ABOUT, child)
+                elif (below := _Plan(child, role, given)).is_whole:
+                    self.steps[name] = (_WHOLE, None)
+                elif below.steps:  # else nothing of it can stay
+                    self.steps[name] = (_LIST if child.array else _OBJECT, below)
+                continue
+            facet = child.facets.get(role)
+            if facet is None:
+                continue
+            if facet.name == FRAME:
+                self.steps[name] = (_FRAME_REFERENCE if child.person_ref else _FRAME, None)
+                continue
+            view = given.get(facet)
+            if view != "full" and not (view == "reduced" and child.reduced):
+                continue
+            if child.identifiers:
+                self.steps[name] = (_IDENTIFIERS, None)
+            elif child.person_ref:
+                self.steps[name] = (_REFERENCES, None)
+            else:
+                self.steps[name] = None
 
 
 def _planned(branch: Branch, role: str, given: Mapping[Facet, str]) -> _Plan:
@@ -212,17 +192,32 @@ class _Projection:
         return made[0] if made else None
 
     def _item(self, plan: _Plan, item: Mapping[str, Any], whose: str) -> dict[str, Any] | None:
-        before, taken = self._count, plan.taken
-        made = {name: value for name, value in item.items() if name in taken}
-        direct = bool(made)
-        for name in plan.frames:
-            if name in item:
-                made[name] = item[name]
-        for name, what, below in plan.into:
-            if name in item and (left := self._left(what, below, item[name], whose)) is not None:
+        look = plan.steps.get
+        before, direct, withheld = self._count, False, False
+        made: dict[str, Any] = {}
+        for name, value in item.items():
+            step = look(name, _WITHHELD)
+            if step is None:
+                made[name] = value
+                direct = True
+                continue
+            what, below = step
+            left: Any = None
+            if what == _FRAME:
+                left = value
+            elif what == _OBJECT:
+                left = self._item(below, value, whose)
+            elif what == _LIST:
+                left = [part for one in value if (part := self._item(below, one, whose)) is not None] or None
+            elif what != _WITHHOLD:
+                left = self._referring(what, below, value, whose)
+            if left is None:
+                withheld = True
+            else:
                 made[name] = left
                 direct = direct or what >= _REFERENCES
-        if plan.identifies and "identifiers" not in item:
+        person = plan.branch.about == "self"
+        if person and "identifiers" not in item and (look("identifiers") or _WITHHELD)[0] == _IDENTIFIERS:
             # The recipient's own number for this person, known from elsewhere: the decision covers the class.
             own = self._identifiers([], whose)
             if own:
@@ -232,27 +227,24 @@ class _Projection:
             self._count += 1
             self.told_of.add(whose)
             return made
-        if self._count > before or (plan.is_person and whose in self.told_of):
+        if self._count > before or (person and whose in self.told_of):
             return made
-        is_withheld = len(made) < len(item)
-        return None if is_withheld or plan.is_person or not made else made
+        return None if withheld or person or not made else made
 
-    def _left(self, what: int, below: Any, value: Any, whose: str) -> Any:  # noqa: PLR0911  # as above
-        """What is left of a property that is to be looked into; None when nothing is."""
-        if what == _OBJECT:
-            return self._item(below, value, whose)
-        if what == _LIST:
-            return [part for one in value if (part := self._item(below, one, whose)) is not None] or None
+    def _referring(self, what: int, below: Any, value: Any, whose: str) -> Any:
+        """What is left of what stays as it is, of what says itself whom it is about, of references to people,
+        and of identifiers; None when nothing is.
+        """
         if what == _WHOLE:
             return value or None  # an empty list says nothing
         if what == _ABOUT:
             return self._about(below, value, whose)
-        if isinstance(value, list):
-            if what == _IDENTIFIERS:
-                return self._identifiers(value, whose) or None
-            return [ref for ref in value if ref in self._kept] or None
         if what == _IDENTIFIERS:
+            if isinstance(value, list):
+                return self._identifiers(value, whose) or None
             return value if value.get("system") in self._own else None
+        if isinstance(value, list):
+            return [ref for ref in value if ref in self._kept] or None
         return value if value in self._kept else None
 
     def _identifiers(self, said: list[dict[str, str]], whose: str) -> list[dict[str, str]]:
