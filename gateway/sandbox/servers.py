@@ -34,6 +34,7 @@ POSTGRESQL_STOP = signal.SIGQUIT
 RABBITMQ_PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _LOOPBACK = "127.0.0.1"
+_FIRST_PORT, _PORTS = 20_000, 10_000  # Linux gives outgoing connections those from 32,768
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +176,17 @@ def driver_url(url: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """*count* ports of the loopback address that nobody listens on now."""
+    """*count* ports of the loopback address that nobody listens on now, below those that systems give to
+    outgoing connections: one of these would keep a server from coming back after it was stopped.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((_LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < count:
+            each = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):  # taken
+                each.bind((_LOOPBACK, _FIRST_PORT + secrets.randbelow(_PORTS)))
+                found.append(each.getsockname()[1])
+    return found
 
 
 @contextlib.contextmanager

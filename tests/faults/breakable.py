@@ -48,8 +48,8 @@ class Breakable:
     """A server process that was started elsewhere. The one that started it ends it; what was started here
     ends with `close`."""
 
-    def __init__(self, pid: Callable[[], int], start: Callable[[], _Starting]) -> None:
-        self._pid, self._start = pid, start
+    def __init__(self, pid: Callable[[], int], start: Callable[[], _Starting], log: Path) -> None:
+        self._pid, self._start, self._log = pid, start, log
         self._ours = contextlib.ExitStack()
 
     def stop(self, number: signal.Signals) -> None:
@@ -66,7 +66,7 @@ class Breakable:
         process = self._ours.enter_context(self._start())
         deadline = time.monotonic() + START_SECONDS
         while not answers():
-            assert process.poll() is None
+            assert process.poll() is None, self._log.read_text("utf-8", "replace")[-2000:]
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
@@ -83,12 +83,12 @@ class Breakable:
 
 @contextlib.contextmanager
 def _again(
-    command: Sequence[str], folder: Path, stop: signal.Signals, **options: Any
+    command: Sequence[str], log: Path, stop: signal.Signals, **options: Any
 ) -> Iterator["subprocess.Popen[bytes]"]:
     with (
-        (folder / "again.out").open("ab") as log,
+        log.open("ab") as output,
         last_will.running(
-            command, stop, cwd=folder, stdout=log, stderr=subprocess.STDOUT, **options
+            command, stop, cwd=log.parent, stdout=output, stderr=subprocess.STDOUT, **options
         ) as process,
     ):
         yield process
@@ -98,13 +98,12 @@ def rabbitmq(server: RabbitServer) -> Breakable:
     """The private RabbitMQ *server*."""
     environment = server.environment or {}
     pid_file = Path(environment["RABBITMQ_PID_FILE"])
+    log = pid_file.parent / "again.out"
 
     def start() -> _Starting:
-        return _again(
-            [str(RABBITMQ_PROGRAMS / "rabbitmq-server")], pid_file.parent, signal.SIGKILL, env=environment
-        )
+        return _again([str(RABBITMQ_PROGRAMS / "rabbitmq-server")], log, signal.SIGKILL, env=environment)
 
-    return Breakable(lambda: int(pid_file.read_text()), start)
+    return Breakable(lambda: int(pid_file.read_text()), start, log)
 
 
 def rabbitmq_answers(url: str) -> bool:
@@ -121,7 +120,7 @@ def postgresql(url: str) -> Breakable:
     with psycopg.connect(driver_url(url)) as connection:
         row = connection.execute("SHOW data_directory").fetchone()
     assert row is not None
-    pid_file = Path(row[0]) / "postmaster.pid"
+    pid_file, log = Path(row[0]) / "postmaster.pid", Path(row[0]).parent / "again.out"
     pid = int(pid_file.read_text().split()[0])
     command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
     environment = dict(
@@ -133,7 +132,7 @@ def postgresql(url: str) -> Breakable:
     def start() -> _Starting:
         return _again(
             command,
-            Path(row[0]).parent,
+            log,
             POSTGRESQL_STOP,
             env=environment,
             user=owner.st_uid if as_root else None,
@@ -141,7 +140,7 @@ def postgresql(url: str) -> Breakable:
             extra_groups=[] if as_root else None,
         )
 
-    return Breakable(lambda: int(pid_file.read_text().split()[0]), start)
+    return Breakable(lambda: int(pid_file.read_text().split()[0]), start, log)
 
 
 def postgresql_answers(url: str) -> bool:
@@ -168,7 +167,7 @@ def through(url: str, port: int) -> str:
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter where it ends between the two
         return False
 
 
