@@ -26,6 +26,8 @@ from consent.clause import (
     Clause,
     Party,
 )
+from consent.decision import Grant
+from schemas.classes import Facet
 from schemas.clock import NEW_ZEALAND
 
 __all__ = [
@@ -61,31 +63,37 @@ Cells = Mapping[tuple[str, str], tuple[Entry, ...]]
 NO_CELLS: Cells = {}
 
 
-_REMEMBERED = 50_000  # decisions, and kinds of subject, kept for a day: a few hundred bytes each
+_REMEMBERED = 50_000  # findings, and operands, kept for a day: a few hundred bytes each
 
 
 class Memory:
-    """What the policy decided on one day: *decisions* by their operands, and *stages* from which subjects are
-    seen. Operands have numbers here, so that the keys stay short. Safe for several threads: what is there is
-    never changed.
+    """What the policy found on one day, in *stages*: a recipient towards messages of one kind, and from there
+    what it found on each subject and on each set of subjects; *found* counts these sets. Operands have
+    numbers here, so that the keys stay short, and equal grants are one object. Safe for several threads: what
+    is there is never changed.
     """
 
-    __slots__ = ("_next", "_numbers", "decisions", "stages")
+    __slots__ = ("_grants", "_next", "_numbers", "found", "stages")
 
     def __init__(self) -> None:
-        self.decisions: dict[Any, Any] = {}
         self.stages: dict[Any, Any] = {}
+        self.found = 0
         self._numbers: dict[Any, int] = {}
         self._next = count()
+        self._grants: dict[frozenset[tuple[Facet, str]], Grant] = {}
 
     def number(self, operand: Hashable) -> int:
         """The number of *operand*, the same whenever it is asked for."""
         found = self._numbers.get(operand)
         return self._numbers.setdefault(operand, next(self._next)) if found is None else found
 
+    def grant(self, given: Mapping[Facet, str]) -> Grant:
+        """*given* (facet → view) as the one object for all who are given the same."""
+        return self._grants.setdefault(frozenset(given.items()), Grant(given))
+
     def is_full(self) -> bool:
         """Whether it is time to begin anew."""
-        return len(self.decisions) >= _REMEMBERED or len(self._numbers) >= _REMEMBERED
+        return self.found >= _REMEMBERED or len(self._numbers) >= _REMEMBERED
 
 
 class InForce:

@@ -175,14 +175,7 @@ class Decision:
 
 
 class FrozenDict(dict[Any, Any]):
-    """A dict that cannot be changed; still a dict for JSON encoders. Remembered decisions share theirs.
-
-    *plans* is the minimiser's memory of what this grant means for the objects of a message.
-    """
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.plans: dict[Any, Any] = {}
+    """A dict that cannot be changed; still a dict for JSON encoders. Remembered decisions share theirs."""
 
     def _refuse(self, *_: object, **__: object) -> Any:
         raise TypeError("a decision cannot be changed")
@@ -192,4 +185,14 @@ class FrozenDict(dict[Any, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and pickled as what it is."""
-        return FrozenDict, (dict(self),)
+        return type(self), (dict(self),)
+
+
+class Grant(FrozenDict):
+    """What is given of one subject: facet → view. *plans* is the minimiser's memory of what that means for
+    the objects of a message.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.plans: dict[Any, Any] = {}

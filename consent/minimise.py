@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from consent.policy import Decision, FrozenDict, Outcome
+from consent.decision import Decision, Grant, Outcome
 from schemas.catalogue import Branch, Leaf, about_whom
 from schemas.classes import CASE, FRAME, Facet
 from schemas.identifiers import ISSUERS, NHI
@@ -22,7 +22,7 @@ PEOPLE = "people"
 # What to do with a property that is not simply taken.
 _WITHHOLD, _OBJECT, _LIST, _ABOUT, _FRAME, _FRAME_REFERENCE, _REFERENCES, _IDENTIFIERS, _WHOLE = range(9)
 _WITHHELD: tuple[int, Any] = (_WITHHOLD, None)
-_NOTHING_GIVEN = FrozenDict()
+_NOTHING_GIVEN = Grant()
 
 
 @cache

@@ -1,47 +1,65 @@
 """The operands of a decision: what the cases of a message say about its people, and what services a recipient
 has for each of them.
 
-They are read once for all recipients. Whatever decides about a person stands in `Told`, in plain words, so
-that equal operands give equal decisions.
+The cases are read once for all recipients, and recipients with the same assignments share what their services
+make of the message. Whatever decides about a subject has a number in the memory, so that equal operands give
+equal decisions.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Set
 from typing import NamedTuple
 
 from consent.agreement import Memory
 from consent.case import RISK_ORDER
 from consent.decision import Question
 from consent.guards import AT_RISK, ONLY_ASKED
+from consent.verdict import matter_of
 from schemas.classes import CASE, Facet
 
 _NO_SERVICES: frozenset[str] = frozenset()
+Assigned = tuple[tuple[int, str, str], ...]  # (bit of the case, pseudonym, service)
 
 
-class Told(NamedTuple):
-    """One subject as the key of a remembered decision: everything that deciding about it depends on, and
-    nothing else.
+class Fact(NamedTuple):
+    """One subject, whoever the recipient is. *number* stands for all but *ref*, *pseudonym* and *where* (its
+    cases), which only say which subject it is.
     """
 
     ref: str
     role: str
+    pseudonym: str
     facets: frozenset[Facet]
-    services: frozenset[str]
-    in_case: bool
+    where: int
     school_known: bool
     reveals_home: bool
     was_perpetrator: bool
     perpetrator_represents: bool
+    number: int
 
 
-class Telling(NamedTuple):
-    """The subjects of a message as one recipient's services make them."""
+class Outlook(NamedTuple):
+    """What the subjects come to for the message as a whole; *number* stands for this and everything of the
+    question that is the same for every recipient. *sought* are the recipient's services for those whose
+    address is asked about.
+    """
 
-    told: tuple[Told, ...]
-    own_pupils: tuple[bool, ...]  # of *told*
-    numbers: tuple[int, ...]  # of *told*, in the memory
-    signature: int  # of all of it, in the memory
-    sought: frozenset[frozenset[str]]  # the recipient's services for those whose address is asked about
-    provided: frozenset[frozenset[str]]  # *sought*, where a question about a former perpetrator is no service
+    number: int
+    sought: frozenset[frozenset[str]]
+    own_pupil: bool
+    represented: bool  # the perpetrator represents an own pupil
+
+
+class Part(NamedTuple):
+    """The subjects of a message as the services of some recipients make them. Each has a number in the
+    memory, the same for all that decide alike.
+    """
+
+    subjects: dict[int, tuple[Fact, frozenset[str], bool, bool]]  # services, in the case, own pupil
+    numbers: tuple[tuple[str, int], ...]  # by ref
+    members: int  # number of the set of subjects
+    works_with_perpetrator: bool
+    outlook: Outlook
+    providers_outlook: Outlook  # where a question about a former perpetrator is no service
 
 
 class Operands:
@@ -53,20 +71,21 @@ class Operands:
         "conflicts",
         "everywhere",
         "facts",
+        "has_matter",
         "memory",
         "open",
+        "others_at_risk",
+        "parts",
         "perpetrators",
-        "present",
         "risk",
         "safe_house",
         "sought",
-        "tellings",
         "where",
     )
 
     def __init__(self, question: Question, memory: Memory) -> None:
         self.memory = memory
-        self.tellings: dict[tuple[frozenset[str], int, int], Telling] = {}
+        self.parts: dict[Assigned, Part] = {}
         self.open = any(case.open for case in question.cases)
         self.risk: str | None = max(
             (case.risk for case in question.cases),
@@ -78,108 +97,104 @@ class Operands:
         self.conflicts: set[str] = set()
         # By party, with one bit for each case: of an assignment, and of all the cases a person belongs to.
         self.assignments: dict[str, list[tuple[int, str, str]]] = {}
-        for i, case in enumerate(question.cases):
-            for party, pseudonym, service in case.assignments:
-                self.assignments.setdefault(party, []).append((1 << i, pseudonym, service))
         self.everywhere = (1 << len(question.cases)) - 1
         self.where: dict[str, int] = {}
         victims: set[str] = set()
         children: set[str] = set()
-        roles, pseudonyms = question.roles, question.pseudonyms
+        holders = {"perpetrator": self.perpetrators, "victim": victims, "child": children}
         for i, case in enumerate(question.cases):
+            bit = 1 << i
+            for party, pseudonym, service in case.assignments:
+                self.assignments.setdefault(party, []).append((bit, pseudonym, service))
             self.conflicts |= case.conflicts
             for pseudonym, person in case.people.items():
-                self.where[pseudonym] = self.where.get(pseudonym, 0) | 1 << i
+                self.where[pseudonym] = self.where.get(pseudonym, 0) | bit
                 self.safe_house = self.safe_house or person.protected
                 for role in person.roles:
-                    if role == "perpetrator":
-                        self.perpetrators.add(pseudonym)
-                    elif role == "victim":
-                        victims.add(pseudonym)
-                    elif role == "child":
-                        children.add(pseudonym)
+                    if role in holders:
+                        holders[role].add(pseudonym)
+        roles, pseudonyms = question.roles, question.pseudonyms
         for ref, role in roles.items():
-            # A person the hub cannot name still counts, under a name nobody is assigned to.
-            pseudonym = pseudonyms.get(ref, "?" + ref)
-            if role == "perpetrator":
-                self.perpetrators.add(pseudonym)
-            elif role == "victim":
-                victims.add(pseudonym)
-            elif role == "child":
-                children.add(pseudonym)
+            if role in holders:
+                # A person the hub cannot name still counts, under a name nobody is assigned to.
+                holders[role].add(pseudonyms.get(ref, "?" + ref))
         self.sought = ("victim", victims) if victims else ("child", children)
+        at_risk = victims | children
         self.facts = [
-            self._facts(question, ref, facets, victims | children)
-            for ref, facets in question.holdings.items()
+            self._fact(question, ref, frozenset(facets), at_risk) for ref, facets in question.holdings.items()
         ]
-        self.present = {facet.name for _, _, _, held, *_ in self.facts for facet in held}
+        self.others_at_risk = any(fact.role in AT_RISK for fact in self.facts)
+        matter = matter_of(question.type)
+        self.has_matter = any(matter.includes(facet.name) for fact in self.facts for facet in fact.facets)
         # All of the question that decides and is the same for every recipient, as one number.
         self.asked = memory.number(
             (
                 (question.type, question.purpose, question.audience, question.source, question.leave),
-                (question.tags, self.open, self.risk, self.safe_house, self.sought[0]),
+                (question.tags, self.open, self.risk, self.safe_house, self.sought[0], self.others_at_risk),
             )
         )
 
-    def telling(
-        self, own: Mapping[str, Set[str]], everybody: frozenset[str], present: int, seated: int
-    ) -> Telling:
-        """The subjects for a recipient with the services *own* (by pseudonym) and, in the cases *seated*,
-        *everybody*; *present* are the cases it has any part in.
-        """
-        key = (everybody, present, seated)
-        found = None if own else self.tellings.get(key)
+    def part(self, party: str) -> Part:
+        """The subjects for *party*, which is one of those with the same assignments."""
+        assigned = tuple(self.assignments.get(party, ()))
+        found = self.parts.get(assigned)
         if found is None:
-            found = self._telling(own, *key)
-            if not own:
-                self.tellings[key] = found
+            found = self.parts[assigned] = self._part(assigned)
         return found
 
-    def _telling(
-        self, own: Mapping[str, Set[str]], everybody: frozenset[str], present: int, seated: int
-    ) -> Telling:
-        of_case = everybody.union(*own.values())
+    def _part(self, assigned: Assigned) -> Part:
+        own: dict[str, set[str]] = {}
+        present = seated = 0
+        for bit, pseudonym, service in assigned:
+            own.setdefault(pseudonym, set()).add(service)
+            present |= bit
+            if pseudonym == "*":
+                seated |= bit
+        # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the
+        # perpetrator.
+        everybody = frozenset(own.pop("*", ()))
+        # Being asked about the perpetrator is not working with him.
+        # Somebody of whom no case knows a role may be the perpetrator: unknown links.
+        works_with_perpetrator = any(
+            not held <= {"asked"} and (p in self.perpetrators or p not in self.where)
+            for p, held in own.items()
+        )
 
         def services(pseudonym: str, where: int) -> frozenset[str]:
             seat = everybody if where & seated else _NO_SERVICES
             return seat.union(own[pseudonym]) if pseudonym in own else seat
 
-        told = tuple(
-            Told(
-                ref,
-                role,
-                held,
-                services(pseudonym, where) if ref else of_case,
-                bool(where & present),
-                school,
-                home,
-                was,
-                by,
-            )
-            for ref, role, pseudonym, held, where, school, home, was, by in self.facts
-        )
-        pupils = [_is_own_pupil(one) for one in told]
-        some = any(pupils)
-        own_pupils = tuple(
-            some if one.role == CASE else pupil for one, pupil in zip(told, pupils, strict=True)
-        )
+        of_case = everybody.union(*own.values())
         number = self.memory.number
-        numbers = tuple(number((one[1:], pupil)) for one, pupil in zip(told, own_pupils, strict=True))
-        signature = number(tuple(zip([one.ref for one in told], numbers, strict=True)))
-        held = {p: services(p, self.where.get(p, 0)) for p in self.sought[1]}
-        sought = provided = frozenset(held.values())
-        if not self.perpetrators.isdisjoint(held):
+        theirs = [
+            (fact, services(fact.pseudonym, fact.where) if fact.ref else of_case) for fact in self.facts
+        ]
+        some = any(_is_own_pupil(fact, held) for fact, held in theirs)
+        subjects, numbers, represented = {}, [], False
+        for fact, held in theirs:
+            in_case = bool(fact.where & present)
+            pupil = some if fact.role == CASE else _is_own_pupil(fact, held)
+            n = number((fact.number, held, in_case, pupil))
+            subjects[n] = (fact, held, in_case, pupil)
+            numbers.append((fact.ref, n))
+            represented = represented or (pupil and fact.perpetrator_represents)
+        known = {p: services(p, self.where.get(p, 0)) for p in self.sought[1]}
+        outlook = providers = self._outlook(frozenset(known.values()), some, represented)
+        if not self.perpetrators.isdisjoint(known):
             # Being asked about somebody who was the perpetrator before is not working with a victim (V14).
             provided = frozenset(
                 _NO_SERVICES if p in self.perpetrators and theirs <= ONLY_ASKED else theirs
-                for p, theirs in held.items()
+                for p, theirs in known.items()
             )
-        return Telling(told, own_pupils, numbers, signature, sought, provided)
+            providers = self._outlook(provided, some, represented)
+        members = number(frozenset(subjects))
+        return Part(subjects, tuple(numbers), members, works_with_perpetrator, outlook, providers)
 
-    def _facts(
-        self, question: Question, ref: str, facets: Iterable[Facet], at_risk: set[str]
-    ) -> tuple[str, str, str, frozenset[Facet], int, bool, bool, bool, bool]:
-        held = facets if isinstance(facets, frozenset) else frozenset(facets)
+    def _outlook(self, sought: frozenset[frozenset[str]], own_pupil: bool, represented: bool) -> Outlook:
+        number = self.memory.number((self.asked, sought, own_pupil, represented))
+        return Outlook(number, sought, own_pupil, represented)
+
+    def _fact(self, question: Question, ref: str, held: frozenset[Facet], at_risk: set[str]) -> Fact:
         role = question.roles.get(ref, "") if ref else CASE
         pseudonym = question.pseudonyms.get(ref, "?" + ref) if ref else ""
         school = home = represented = False
@@ -199,7 +214,9 @@ class Operands:
                     represented = represented or (
                         by is not None and (by in self.perpetrators or by not in case.people)
                     )
-        return ref, role, pseudonym, held, where, school, home, pseudonym in self.perpetrators, represented
+        decides = (role, held, school, home, pseudonym in self.perpetrators, represented)
+        number = self.memory.number(decides)
+        return Fact(ref, role, pseudonym, held, where, *decides[2:], number)
 
 
 def _reveals_home(question: Question, pseudonym: str) -> bool:
@@ -212,6 +229,6 @@ def _reveals_home(question: Question, pseudonym: str) -> bool:
     )
 
 
-def _is_own_pupil(told: Told) -> bool:
+def _is_own_pupil(fact: Fact, services: Set[str]) -> bool:
     """Whether somebody is a child of whose school the recipient was asked, or has a task about."""
-    return told.role == "child" and told.school_known and not {"asked", "task"}.isdisjoint(told.services)
+    return fact.role == "child" and fact.school_known and not {"asked", "task"}.isdisjoint(services)

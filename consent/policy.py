@@ -5,22 +5,34 @@ names are never sent without the matter they belong to. What no clause in force 
 decision is a value; `decide` is pure and never raises, and an operand that is missing counts as the answer
 that gives less.
 
-Everything that matters is finite (roles, services, risk levels, flags), so a decision is remembered by its
-operands for the day it was made. Conditions and guards run on one subject at a time, and only on subjects not
-seen that day; what a message comes to is joined from what its subjects come to.
+Everything that matters is finite (roles, services, risk levels, flags), so what is found is remembered by its
+operands for the day it was found. Conditions and guards run on one subject at a time, and only on subjects
+not seen that day; what a message comes to is joined from what its subjects come to, once for each set of such
+subjects. Of a decision that gives something only the refs are the message's own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from consent.agreement import Agreements, Cells, Entry, InForce, Party
 from consent.clause import CHILD_CARE, NEVER_GRANTED
 from consent.conditions import CONDITIONS, Facts
-from consent.decision import NO_LEAVE, S66, WORDS, Decision, Findings, FrozenDict, Leave, Outcome, Question
-from consent.guards import AT_RISK, NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
-from consent.operands import Operands, Telling, Told
-from consent.verdict import COMPANIONS, Joinable, Verdict, carried, join, matter_of
+from consent.decision import (
+    NO_LEAVE,
+    S66,
+    WORDS,
+    Decision,
+    Findings,
+    FrozenDict,
+    Grant,
+    Leave,
+    Outcome,
+    Question,
+)
+from consent.guards import NGO, PERPETRATOR_SIDE, Effect, Situation, Subject, guarded
+from consent.operands import Fact, Operands, Outlook, Part
+from consent.verdict import COMPANIONS, Joinable, Matter, Verdict, carried, join, matter_of
 from schemas.classes import FRAME, Facet
 
 HUB = "hub"
@@ -57,9 +69,9 @@ def decide_each(
         for recipient in recipients:
             yield _refusal(question, recipient, "no-time")
         return
-    cases = Operands(question, in_force.memory())
+    asking = _Asking(agreements, question, in_force)
     for recipient in recipients:
-        yield _decide(agreements, question, cases, in_force, recipient)
+        yield asking.decision(recipient)
 
 
 def decide_all(
@@ -117,62 +129,13 @@ def seen_each(
     Under the same clauses equal sights are equal answers, for any facet and view.
     """
     in_force = agreements.in_force(question.at)
-    source = agreements.parties[question.source]
     if in_force is None:
         return
-    cases = Operands(question, in_force.memory())
+    asking = _Asking(agreements, question, in_force)
     for recipient in recipients:
-        asked = _asked(agreements, question, cases, in_force, recipient)
-        pupils = zip(asked.told, asked.telling.own_pupils, strict=True)
-        yield asked.stage(source).situation, {told.ref: _seen(told, pupil) for told, pupil in pupils}
-
-
-def _decide(
-    agreements: Agreements, question: Question, cases: Operands, in_force: InForce, recipient: Party
-) -> Decision:
-    asked = _asked(agreements, question, cases, in_force, recipient)
-    key = (asked.standing, asked.telling.signature)
-    decision: Decision | None = cases.memory.decisions.get(key)
-    if decision is None:
-        decision = cases.memory.decisions[key] = asked.decision()
-    return decision
-
-
-def _asked(
-    agreements: Agreements, question: Question, cases: Operands, in_force: InForce, recipient: Party
-) -> "_Asked":
-    own: dict[str, set[str]] = {}
-    mine = recipient.id
-    linked = recipient.kind in PERPETRATOR_SIDE
-    present = seated = 0
-    for bit, pseudonym, service in cases.assignments.get(mine, ()):
-        own.setdefault(pseudonym, set()).add(service)
-        present |= bit
-        if pseudonym == "*":
-            seated |= bit
-    if not linked and recipient.kind in NGO:
-        # Being asked about the perpetrator is not working with him.
-        # Somebody of whom no case knows a role may be the perpetrator: unknown links.
-        linked = any(
-            not held <= {"asked"} and (p in cases.perpetrators or p not in cases.where)
-            for p, held in own.items()
-            if p != "*"
-        )
-    # `*` is a seat at the table: it works with everybody of that case, and it links nobody to the
-    # perpetrator.
-    everybody = frozenset(own.pop("*", ()))
-    telling = cases.telling(own, everybody, present, seated)
-    role = cases.sought[0]
-    conflicted = mine in cases.conflicts
-    known = agreements.parties.get(mine)
-    registered = known is recipient or known == recipient
-    # An agreement's day and the parties are the memory's own; the rest of what decides stands in the key.
-    sought = telling.provided if recipient.kind in NGO else telling.sought
-    standing = (mine, registered, cases.asked, linked, conflicted, sought)
-    source = agreements.parties.get(question.source)
-    return _Asked(
-        question, recipient, registered, source, cases, in_force, linked, conflicted, role, telling, standing
-    )
+        stage, part = asking.stage(recipient)
+        seen = {n: _seen(fact, held, pupil) for n, (fact, held, _, pupil) in part.subjects.items()}
+        yield stage.situation, {ref: seen[number] for ref, number in part.numbers}
 
 
 def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
@@ -181,167 +144,176 @@ def _refusal(question: Question, recipient: Party, reason: str) -> Decision:
     )
 
 
-def _seen(told: Told, own_pupil: bool) -> Subject:
+def _seen(fact: Fact, services: frozenset[str], own_pupil: bool) -> Subject:
     return Subject(
-        told.role,
-        told.services,
+        fact.role,
+        services,
         own_pupil,
-        told.reveals_home,
-        told.was_perpetrator,
-        told.perpetrator_represents,
-        _SAFE_CONTACT in told.facets,
-        _NUMBER in told.facets,
+        fact.reveals_home,
+        fact.was_perpetrator,
+        fact.perpetrator_represents,
+        _SAFE_CONTACT in fact.facets,
+        _NUMBER in fact.facets,
     )
 
 
-class _Asked(NamedTuple):
-    """A question with all its operands, decided from scratch."""
+class _Asking:
+    """A question put to one recipient after another. An agreement's day and the parties are the memory's own;
+    the rest of what decides stands in the keys.
+    """
 
-    question: Question
-    recipient: Party
-    registered: bool
-    source: Party | None
-    cases: Operands
-    in_force: InForce
-    linked: bool
-    conflicted: bool
-    sought_role: str
-    telling: Telling
-    standing: tuple[Any, ...]  # the recipient towards the whole message, but for who its subjects are
+    __slots__ = ("_agreements", "_cases", "_in_force", "_question", "_source", "_structure")
 
-    @property
-    def told(self) -> tuple[Told, ...]:
-        """The subjects."""
-        return self.telling.told
-
-    def decision(self) -> Decision:
-        """The decision, not remembered."""
-        question, recipient = self.question, self.recipient
-        if not self.registered or not recipient.active:
-            return _refusal(question, recipient, "unknown-party")
-        if self._is_structure_from_hub():
-            return Decision(Outcome.PERMIT, _NOTHING, question.purpose, recipient.id)
-        if self.source is None or not self.source.active:
-            return _refusal(question, recipient, "unknown-source")
-        stage = self.stage(self.source)
-        verdicts = []
-        for told, number, own_pupil in zip(
-            self.told, self.telling.numbers, self.telling.own_pupils, strict=True
-        ):
-            # What one subject comes to does not depend on the others beyond the situation, and families
-            # resemble each other more in their members than as a whole.
-            verdict = stage.verdicts.get(number)
-            if verdict is None:
-                verdict = stage.verdicts[number] = self._subject(stage, told, own_pupil).joined()
-            verdicts.append((told.ref, verdict))
-        joined = join(question, recipient, verdicts, self.cases.present)
-        if joined.given and S66 in question.tags:
-            obligations = joined.found.obligations | _NOT_FOR_OFFENCES
-            return replace(joined, found=joined.found._replace(obligations=obligations))
-        return joined
-
-    def stage(self, source: Party) -> "_Stage":
-        """The recipient towards the message, remembered."""
-        others_at_risk = any(told.role in AT_RISK for told in self.told)
-        represents = any(
-            pupil and told.perpetrator_represents
-            for told, pupil in zip(self.told, self.telling.own_pupils, strict=True)
-            if told.ref
-        )
-        key = (self.standing, any(self.telling.own_pupils), others_at_risk, represents)
-        stages = self.cases.memory.stages
-        stage: _Stage | None = stages.get(key)
-        if stage is None:
-            question = self.question
-            cells = self.in_force.cells(
-                self.recipient.id, question.purpose, source.kind, question.leave.opened
-            )
-            stage = stages[key] = _Stage(cells, self._situation(cells, *key[1:]), {})
-        return stage
-
-    def _subject(self, stage: "_Stage", told: Told, own_pupil: bool) -> Verdict:
-        """What one subject comes to."""
-        verdict = Verdict(told.role)
-        facts = self._facts(told.role, told.services, told.in_case, own_pupil)
-        subject = _seen(told, own_pupil)
-        for facet in told.facets:
-            if facet.name != FRAME:
-                self._weigh(verdict, stage.cells, stage.situation, facts, subject, facet)
-        return verdict
-
-    def _is_structure_from_hub(self) -> bool:
-        """Recalls and outcomes: the hub's own words to one party, about no person."""
-        question = self.question
-        return (
+    def __init__(self, agreements: Agreements, question: Question, in_force: InForce) -> None:
+        self._agreements, self._question, self._in_force = agreements, question, in_force
+        self._cases = Operands(question, in_force.memory())
+        self._source = agreements.parties.get(question.source)
+        # Recalls and outcomes: the hub's own words to one party, about no person.
+        self._structure = (
             question.source == HUB
             and question.audience == "addressee"
             and not question.roles
-            and all(f.name == FRAME for told in self.told for f in told.facets)
+            and all(f.name == FRAME for fact in self._cases.facts for f in fact.facets)
         )
 
-    def _facts(self, role: str, services: frozenset[str], in_case: bool, own_pupil: bool) -> Facts:
-        return Facts(
-            kind=self.recipient.kind,
-            status=self.recipient.status,
-            today=self.in_force.day,
-            audience=self.question.audience,
-            case_open=self.cases.open,
-            risk=self.cases.risk,
-            linked=self.linked,
-            conflicted=self.conflicted,
-            role=role,
-            services=services,
-            in_case=in_case,
-            own_pupil=own_pupil,
-        )
+    def decision(self, recipient: Party) -> Decision:
+        """What *recipient* may receive."""
+        question = self._question
+        if not self._is_registered(recipient) or not recipient.active:
+            return _refusal(question, recipient, "unknown-party")
+        if self._structure:
+            return Decision(Outcome.PERMIT, _NOTHING, question.purpose, recipient.id)
+        if self._source is None or not self._source.active:
+            return _refusal(question, recipient, "unknown-source")
+        stage, part = self.stage(recipient)
+        findings = stage.findings.get(part.members)
+        if findings is None:
+            findings = stage.findings[part.members] = stage.joined(question, part, self._cases)
+        decision, grants = findings
+        if not grants:
+            return decision
+        given = FrozenDict([(ref, grants[number]) for ref, number in part.numbers if number in grants])
+        return Decision(decision.outcome, given, decision.purpose, decision.recipient, decision.found)
 
-    def _situation(
-        self, cells: Cells, own_pupil: bool, others_at_risk: bool, perpetrator_represents_pupil: bool
-    ) -> Situation:
-        entries = cells.get((self.sought_role, "ADDR-V"), ())
-        sought = self.telling.provided if self.recipient.kind in NGO else self.telling.sought
+    def stage(self, recipient: Party) -> tuple["_Stage", Part]:
+        """*recipient* towards the message, remembered, and the subjects as its services make them."""
+        mine, cases = recipient.id, self._cases
+        part = cases.part(mine)
+        provider = recipient.kind in NGO
+        linked = recipient.kind in PERPETRATOR_SIDE or (provider and part.works_with_perpetrator)
+        conflicted = mine in cases.conflicts
+        outlook = part.providers_outlook if provider else part.outlook
+        stages, key = cases.memory.stages, (outlook.number, mine, linked, conflicted)
+        stage: _Stage | None = stages.get(key)
+        if stage is None:
+            stage = self._stage(recipient, outlook, linked=linked, conflicted=conflicted)
+            if self._is_registered(recipient):  # nobody knows what another party of that name would be
+                stages[key] = stage
+        return stage, part
+
+    def _is_registered(self, recipient: Party) -> bool:
+        known = self._agreements.parties.get(recipient.id)
+        return known is recipient or known == recipient
+
+    def _stage(self, recipient: Party, outlook: Outlook, *, linked: bool, conflicted: bool) -> "_Stage":
+        question, cases = self._question, self._cases
+        source = self._agreements.parties[question.source]
+        cells = self._in_force.cells(recipient.id, question.purpose, source.kind, question.leave.opened)
+        facts = Facts(
+            kind=recipient.kind,
+            status=recipient.status,
+            today=self._in_force.day,
+            audience=question.audience,
+            case_open=cases.open,
+            risk=cases.risk,
+            linked=linked,
+            conflicted=conflicted,
+            role=cases.sought[0],
+            services=frozenset(),
+            in_case=False,
+            own_pupil=False,
+        )
+        entries = cells.get((facts.role, "ADDR-V"), ())
         told_places = all(
             any(
-                e.view == "full"
-                and not _unmet(e, self._facts(self.sought_role, services, bool(services), False))
+                e.view == "full" and not _unmet(e, replace(facts, services=services, in_case=bool(services)))
                 for e in entries
             )
-            for services in sought
+            for services in outlook.sought
         )
-        return Situation(
-            kind=self.recipient.kind,
-            capacity=self.recipient.capacity,
-            audience=self.question.audience,
-            risk=self.cases.risk,
-            linked=self.linked,
-            conflicted=self.conflicted,
-            knows_places=bool(sought) and told_places and not self.linked,
-            own_pupil=own_pupil,
-            others_at_risk=others_at_risk,
-            perpetrator_represents_pupil=perpetrator_represents_pupil,
-            safe_house=self.cases.safe_house,
-            supplied_under_66=S66 in self.question.tags,
-            for_care=self.question.purpose in CHILD_CARE,
+        situation = Situation(
+            kind=recipient.kind,
+            capacity=recipient.capacity,
+            audience=question.audience,
+            risk=cases.risk,
+            linked=linked,
+            conflicted=conflicted,
+            knows_places=bool(outlook.sought) and told_places and not linked,
+            own_pupil=outlook.own_pupil,
+            others_at_risk=cases.others_at_risk,
+            perpetrator_represents_pupil=outlook.represented,
+            safe_house=cases.safe_house,
+            supplied_under_66=S66 in question.tags,
+            for_care=question.purpose in CHILD_CARE,
         )
+        return _Stage(recipient.id, cells, situation, facts, matter_of(question.type), {}, {})
 
-    def _weigh(
-        self,
-        verdict: Verdict,
-        cells: Cells,
-        situation: Situation,
-        facts: Facts,
-        subject: Subject,
-        facet: Facet,
-    ) -> None:
+
+class _Stage(NamedTuple):
+    """A recipient towards messages of one kind, with what was found from there: the verdict on a subject, by
+    its number, and the findings on a set of them, by theirs. *facts* hold for every subject but in what they
+    say of one.
+    """
+
+    recipient: str
+    cells: Cells
+    situation: Situation
+    facts: Facts
+    matter: Matter
+    verdicts: dict[int, Joinable]
+    findings: dict[int, tuple[Decision, dict[int, Grant]]]
+
+    def joined(self, question: Question, part: Part, cases: Operands) -> tuple[Decision, dict[int, Grant]]:
+        """The decision on the subjects of *part*, and what it gives of each by its number, if anything."""
+        cases.memory.found += 1
+        verdicts: dict[int, Joinable] = {}
+        for number, subject in part.subjects.items():
+            # What one subject comes to does not depend on the others beyond the situation, and families
+            # resemble each other more in their members than as a whole.
+            verdict = self.verdicts.get(number)
+            if verdict is None:
+                verdict = self._subject(question.leave, *subject).joined(self.matter, cases.memory)
+                self.verdicts[number] = verdict
+            verdicts[number] = verdict
+        outcome, found, gives = join(verdicts.values(), has_matter=cases.has_matter)
+        if gives and S66 in question.tags:
+            found = found._replace(obligations=found.obligations | _NOT_FOR_OFFENCES)
+        decision = Decision(outcome, _NOTHING, question.purpose, self.recipient, found)
+        if not gives:
+            return decision, {}
+        return decision, {n: one.given for n, one in verdicts.items() if one.given is not None}
+
+    def _subject(
+        self, leave: Leave, fact: Fact, services: frozenset[str], in_case: bool, own_pupil: bool
+    ) -> Verdict:
+        """What one subject comes to."""
+        verdict = Verdict(fact.role)
+        facts = replace(self.facts, role=fact.role, services=services, in_case=in_case, own_pupil=own_pupil)
+        subject = _seen(fact, services, own_pupil)
+        for facet in fact.facets:
+            if facet.name != FRAME:
+                self._weigh(verdict, leave, facts, subject, facet)
+        return verdict
+
+    def _weigh(self, verdict: Verdict, leave: Leave, facts: Facts, subject: Subject, facet: Facet) -> None:
         """Decides one facet of one subject. A guard is asked about the very view that a clause would give."""
-        entries = cells.get((subject.role, facet.name), ())
-        leave = self.question.leave
+        situation = self.situation
+        entries = self.cells.get((subject.role, facet.name), ())
         if leave.mandatory and facet.name not in NEVER_GRANTED:
             entries = (*entries, SECTION_66)
         approved = (subject.role, facet.name) in leave.approved
         # Free text counts as a place until a person has read it (safety rule V2); nothing else changes.
         read = facet._replace(free_text=False) if approved and leave.scrubbed else facet
-        reducible = matter_of(self.question.type).reducible
         strongest, codes = guarded(situation, subject, read, "full")
         open_referral: Entry | None = None
         reason = codes[0] if codes else "no-clause"
@@ -352,7 +324,7 @@ class _Asked(NamedTuple):
             if unmet:
                 reason = reason if codes else f"unmet-{unmet[0]}"
                 continue
-            if entry.view == "reduced" and (subject.role, facet) not in reducible:
+            if entry.view == "reduced" and (subject.role, facet) not in self.matter.reducible:
                 reason = (
                     reason if codes else "reduced-view"
                 )  # the type has nothing of this in its reduced view
@@ -383,14 +355,6 @@ class _Asked(NamedTuple):
 
 def _unmet(entry: Entry, facts: Facts) -> list[str]:
     return [name for name in entry.conditions if not CONDITIONS[name](facts)]
-
-
-class _Stage(NamedTuple):
-    """A recipient towards a message, with the verdict on every subject seen from there, by number."""
-
-    cells: Cells
-    situation: Situation
-    verdicts: dict[int, Joinable]
 
 
 __all__ = [

@@ -1,20 +1,18 @@
 """The verdict on one subject of a message, and how the verdicts on all of them become one decision."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from functools import cache
 from typing import NamedTuple
 
-from consent.agreement import Entry, Party
+from consent.agreement import Entry, Memory
 from consent.decision import (
     NAMES,
     REFERRED,
     WITHHELD,
     WORDS,
-    Decision,
     Findings,
-    FrozenDict,
+    Grant,
     Outcome,
-    Question,
 )
 from schemas.catalogue import Branch, Leaf, published
 from schemas.classes import CASE, FRAME, Facet
@@ -54,6 +52,12 @@ class Matter(NamedTuple):
 
     classes: frozenset[str]
     reducible: frozenset[tuple[str, Facet]]
+
+    def includes(self, name: str) -> bool:
+        """Whether such a message is about the class *name*. One of which nothing is known is about whatever
+        it holds, companions aside.
+        """
+        return name in self.classes if self.classes else name not in COMPANIONS
 
 
 @cache
@@ -95,107 +99,105 @@ class Verdict:
         self.referrals[facet.name] = entry
         self.withheld.add((facet.name, "needs-person"))
 
-    def joined(self) -> "Joinable":
-        """This verdict in the form in which it is joined with others."""
+    def joined(self, matter: Matter, memory: Memory) -> "Joinable":
+        """This verdict in the form in which it is joined with others, in a message about *matter*; *memory*
+        keeps what it gives.
+        """
         asked = self.referrals.values()
+        referred = REFERRED.of((self.role, name) for name in self.referrals)
+        conditions = WORDS.of(self.conditions)
+        unmet = WORDS.of(name for name, met in self.conditions.items() if not met)
+        guards = WORDS.of(self.guards)
+
+        def found(withheld: Set[tuple[str, str]], names: Iterable[str], cited: Sequence[Entry]) -> _Found:
+            return (
+                self.role,
+                WITHHELD.of(withheld),
+                NAMES.of(names),
+                referred,
+                WORDS.of(entry.clause for entry in (*cited, *asked)),
+                WORDS.of(basis for entry in (*cited, *asked) for basis in entry.basis),
+                conditions,
+                unmet,
+                guards,
+                WORDS.of(reason for _, reason in withheld),
+                WORDS.of(obligation for entry in cited for obligation in entry.obligations),
+            )
+
+        names = (f.name if view == "full" else f"{f.name}:{view}" for f, view in self.given.items())
         alone = {w for w in self.withheld if w[1] != "reduced-view"}
         alone |= {(facet.name, "names-alone") for facet in self.given}
-        names = (f.name if view == "full" else f"{f.name}:{view}" for f, view in self.given.items())
         return Joinable(
-            self.role,
             # One object for all who are given the same: the minimiser remembers on it what it means.
-            FrozenDict(self.given) if self.given else None,
-            frozenset(facet.name for facet in self.given),
-            NAMES.of(names),
-            WITHHELD.of(self.withheld),
-            WITHHELD.of(alone),
-            WORDS.of(reason for _, reason in self.withheld),
-            WORDS.of(reason for _, reason in alone),
-            REFERRED.of((self.role, name) for name in self.referrals),
-            WORDS.of(entry.clause for entry in self.grants),
-            WORDS.of(entry.clause for entry in asked),
-            WORDS.of(b for entry in self.grants for b in entry.basis),
-            WORDS.of(b for entry in asked for b in entry.basis),
-            WORDS.of(o for entry in self.grants for o in entry.obligations),
-            WORDS.of(self.conditions),
-            WORDS.of(name for name, met in self.conditions.items() if not met),
-            WORDS.of(self.guards),
+            memory.grant(self.given) if self.given else None,
+            any(matter.includes(facet.name) for facet in self.given),
+            found(self.withheld, names, self.grants),
+            found(alone, (), ()),
         )
 
 
+# The role, and the sets of words that stand in `Findings` in this order.
+_Found = tuple[str, int, int, int, int, int, int, int, int, int, int]
+
+
 class Joinable(NamedTuple):
-    """What one subject comes to; sets of words, see `Findings`. *alone*: the same when nothing of the matter
-    is given to go with its names.
+    """What one subject comes to: what is *given*, and whether any of it is what the message is about; what is
+    *found* so, and *alone*, when nothing that the message is about is given to go with its names.
     """
 
-    role: str
-    given: FrozenDict | None
-    classes: frozenset[str]
-    names: int
-    withheld: int
-    alone: int
-    reasons: int
-    alone_reasons: int
-    referred: int
-    clauses: int
-    asked_clauses: int
-    basis: int
-    asked_basis: int
-    obligations: int
-    conditions: int
-    unmet: int
-    guards: int
+    given: Grant | None
+    of_matter: bool
+    found: _Found
+    alone: _Found
 
 
-def join(
-    question: Question, recipient: Party, verdicts: Sequence[tuple[str, Joinable]], present: Set[str]
-) -> Decision:
-    """The decision on a message whose subjects come to *verdicts* (by ref); *present* are its classes."""
-    given = {ref: one.given for ref, one in verdicts if one.given is not None}
-    alone = bool(given) and _names_alone(question.type, verdicts, present)
-    if alone:
-        given = {}
+def join(verdicts: Collection[Joinable], *, has_matter: bool) -> tuple[Outcome, Findings, bool]:
+    """What a message comes to whose subjects come to *verdicts*, and whether what they give is given;
+    *has_matter*: it holds something that it is about. Equal verdicts count once, in any order.
+    """
+    gives = tells = False
+    for one in verdicts:
+        if one.given is not None:
+            gives, tells = True, tells or one.of_matter
+    # Nothing of the matter is given: then nothing is (safety rule V9), since the type of a message with a
+    # name in it would tell the matter all the same.
+    alone = gives and has_matter and not tells
+    gives = gives and not alone
     withheld: dict[str, int] = {}
-    names: dict[str, int] = {}
-    referred = clauses = basis = obligations = conditions = unmet = reasons = guards = 0
-    for _, one in verdicts:
-        if held := one.alone if alone else one.withheld:
-            withheld[one.role] = withheld.get(one.role, 0) | held
-        reasons |= one.alone_reasons if alone else one.reasons
-        if one.given is not None and not alone:
-            names[one.role] = names.get(one.role, 0) | one.names
-            clauses |= one.clauses
-            basis |= one.basis
-            obligations |= one.obligations
-        clauses |= one.asked_clauses
-        basis |= one.asked_basis
-        referred |= one.referred
-        conditions |= one.conditions
-        unmet |= one.unmet
-        guards |= one.guards
-    if given:
+    given: dict[str, int] = {}
+    referred = clauses = basis = conditions = unmet = reasons = obligations = 0
+    guards = _V9 if alone else 0
+    for one in verdicts:
+        role, held, names, asked, cited, based, looked_at, failed, guarding, why, bound = (
+            one.alone if alone else one.found
+        )
+        if held:
+            withheld[role] = withheld.get(role, 0) | held
+        if names:
+            given[role] = given.get(role, 0) | names
+        referred |= asked
+        clauses |= cited
+        basis |= based
+        conditions |= looked_at
+        unmet |= failed
+        guards |= guarding
+        reasons |= why
+        obligations |= bound
+    if gives:
         outcome = Outcome.REDUCED if withheld else Outcome.PERMIT
     else:
         outcome = Outcome.REFER if referred else Outcome.REFUSE
         reasons = reasons or _NOTHING_TO_GIVE
     found = Findings(
         tuple(sorted(withheld.items())),
-        tuple(sorted(names.items())),
+        tuple(sorted(given.items())),
         referred,
         clauses,
         basis,
         conditions,
         unmet,
-        guards | _V9 if alone else guards,
+        guards,
         reasons,
         obligations,
     )
-    return Decision(outcome, FrozenDict(given), question.purpose, recipient.id, found)
-
-
-def _names_alone(type_name: str, verdicts: Sequence[tuple[str, Joinable]], present: Set[str]) -> bool:
-    """Whether nothing of the matter is given: then nothing is (safety rule V9), since the type of a message
-    with a name in it would tell the matter all the same.
-    """
-    matter = (matter_of(type_name).classes or present) & present - COMPANIONS
-    return bool(matter) and all(one.classes.isdisjoint(matter) for _, one in verdicts)
+    return outcome, found, gives

@@ -12,8 +12,9 @@ rejection by JSON Pointer.
 
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -67,6 +68,20 @@ class Branch:
     children: Mapping[str, "Leaf | Branch"]
     array: bool = False
     about: str = ""
+    _held: dict[str, "dict[str, int | Branch]"] = field(default_factory=dict, compare=False, repr=False)
+
+    def held(self, role: str) -> "dict[str, int | Branch]":
+        """What each property says about somebody in *role*: the bit of its facet, or the branch to look
+        into. Made when it is first asked for.
+        """
+        found = self._held.get(role)
+        if found is None:
+            found = self._held[role] = {
+                name: child if isinstance(child, Branch) else _bit(child.facets[role])
+                for name, child in self.children.items()
+                if isinstance(child, Branch) or role in child.facets
+            }
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,27 +270,52 @@ class Catalogue:
         )
 
 
-def holdings(shape: Branch, data: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, set[Facet]]]:
+def holdings(shape: Branch, data: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, frozenset[Facet]]]:
     """Who is in *data* and what it says about each: (ref → role, ref or "" for the case → facets present)."""
     roles = {p["ref"]: p["role"] for p in data.get("people", ())}
-    present: dict[str, set[Facet]] = {"": set(), **{ref: set() for ref in roles}}
+    present = {"": 0, **dict.fromkeys(roles, 0)}
     _collect(shape, data, "", roles, present)
-    return roles, present
+    return roles, {ref: _facets(held) for ref, held in present.items()}
 
 
-def _collect(
-    branch: Branch, value: Any, ref: str, roles: dict[str, str], present: dict[str, set[Facet]]
-) -> None:
+def _collect(branch: Branch, value: Any, ref: str, roles: dict[str, str], present: dict[str, int]) -> None:
+    about = branch.about
     for item in value if branch.array else (value,):
-        whose = about_whom(branch, item, ref)
-        role = roles.get(whose, CASE)
-        facets = present.setdefault(whose, set())
-        for name, inner in item.items():
-            child = branch.children[name]
-            if isinstance(child, Leaf):
-                facets.add(child.facets[role])
+        whose = about_whom(branch, item, ref) if about else ref
+        children = branch.held(roles.get(whose, CASE))
+        held = present.setdefault(whose, 0)
+        for name in item:
+            child = children[name]
+            if isinstance(child, int):
+                held |= child
             else:
-                _collect(child, inner, whose, roles, present)
+                _collect(child, item[name], whose, roles, present)
+        present[whose] |= held
+
+
+# The facets of all published types, one bit each, and the sets of them that were met: one object for each,
+# so that whoever remembers something by it hashes it once.
+_FACETS: list[Facet] = []
+_SETS: dict[int, frozenset[Facet]] = {}
+_SETS_KEPT = 10_000
+_BITS = threading.Lock()
+
+
+def _bit(facet: Facet) -> int:
+    with _BITS:  # two threads must not give two facets one bit
+        if facet not in _FACETS:
+            _FACETS.append(facet)
+        return 1 << _FACETS.index(facet)
+
+
+def _facets(held: int) -> frozenset[Facet]:
+    found = _SETS.get(held)
+    if found is None:
+        if len(_SETS) >= _SETS_KEPT:
+            _SETS.clear()
+        found = frozenset(facet for n, facet in enumerate(_FACETS) if held >> n & 1)
+        found = _SETS.setdefault(held, found)
+    return found
 
 
 def about_whom(branch: Branch, item: Mapping[str, Any], above: str) -> str:

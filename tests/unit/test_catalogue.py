@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas import catalogue
 from schemas.catalogue import FORMATS, Branch, Catalogue, Leaf, holdings, published
 from schemas.classes import Facet
 from schemas.errors import BadCatalogue, InvalidMessage, UnknownType
@@ -173,6 +174,30 @@ def test_holdings_classify_an_address_by_whose_it_is() -> None:
     assert roles == {"p1": "perpetrator", "p2": "victim"}
     assert Facet("LOC-P") in held["p1"]
     assert Facet("ADDR-V", locates=True) in held["p2"]
+
+
+def test_holdings_that_are_equal_are_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = published()["nz.isr.police.episode-recorded.v1"].shape
+    (_, held), (_, again) = holdings(shape, episode()["data"]), holdings(shape, episode()["data"])
+    assert all(again[ref] is facets for ref, facets in held.items())
+    monkeypatch.setattr(catalogue, "_SETS_KEPT", 0)
+    monkeypatch.setattr(catalogue, "_SETS", {})
+    for _ in range(2):  # forgotten as they are made, and still the same
+        assert holdings(shape, episode()["data"])[1] == held
+        assert len(catalogue._SETS) == 1
+
+
+def test_holdings_refuse_what_has_no_class() -> None:
+    shape = published()["nz.isr.police.episode-recorded.v1"].shape
+    for place in ("episode", "people"):
+        data = episode()["data"]
+        (data[place] if place == "episode" else data[place][0])["surprise"] = "1 Example Street"
+        with pytest.raises(KeyError):
+            holdings(shape, data)
+    data = episode()["data"]
+    data["people"][0]["role"] = "king"
+    with pytest.raises(KeyError):
+        holdings(shape, data)
 
 
 JSON = st.recursive(

@@ -2,6 +2,7 @@
 the hub's own words, and what is left when nothing is given.
 """
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from consent.agreement import Agreements
+from consent import agreement
+from consent.agreement import Agreements, Memory
 from consent.case import Case, PersonInCase
-from consent.decision import NAMES, Decision, Leave, Outcome, Question
+from consent.decision import NAMES, Decision, Grant, Leave, Outcome, Question
 from consent.guards import Effect, Situation, Subject, guarded
 from consent.minimise import minimise
 from consent.policy import HUB, decide, decide_all, nothing_left, seen_each
@@ -435,3 +437,87 @@ def test_what_a_clause_refers_is_referred_by_that_clause_and_not_by_section_66_b
     must = decide(AGREEMENTS, replace(asked, leave=Leave(mandatory=True)), MINISTRY)
     assert ("child", "HEALTH-INJ") in must.referred
     assert must.clauses == plain.clauses
+
+
+def test_families_that_differ_in_their_refs_only_share_what_was_found() -> None:
+    asked, named = question(), {"": "", "p1": "x", "p2": "y", "p3": "z"}
+    renamed = question(
+        roles={named[ref]: role for ref, role in asked.roles.items()},
+        pseudonyms={named[ref]: pseudonym for ref, pseudonym in asked.pseudonyms.items()},
+        holdings={named[ref]: held for ref, held in asked.holdings.items()},
+    )
+    one, two = (decide(AGREEMENTS, each, HEALTH) for each in (asked, renamed))
+    assert one.given.keys() == {"", "p1", "p2"}
+    assert two.given == {named[ref]: facets for ref, facets in one.given.items()}
+    assert two.found is one.found
+
+
+def test_subjects_who_are_alike_are_found_once_and_each_given() -> None:
+    held = {"": frozenset({SUM}), "p1": frozenset({CORE}), "p9": frozenset({CORE})}
+    roles = {"p1": "perpetrator", "p9": "perpetrator"}
+    asked = question(roles=roles, pseudonyms={"p1": "s1", "p9": "s1"}, holdings=held)
+    decision = decide(AGREEMENTS, asked, HEALTH)
+    assert decision.given["p1"] is decision.given["p9"]
+    alone = replace(asked, roles={"p1": "perpetrator"}, holdings={r: held[r] for r in ("", "p1")})
+    assert decide(AGREEMENTS, alone, HEALTH).found is decision.found
+
+
+def test_equal_grants_are_one_object_whoever_is_given_them() -> None:
+    told = to_all(question(holdings={"": frozenset({SUM}), "p1": frozenset({CORE})}), "health", "fss")
+    assert told["health"].found != told["fss"].found
+    assert told["health"].given["p1"] is told["fss"].given["p1"]
+    assert isinstance(told["health"].given["p1"], Grant)
+
+
+def test_a_decision_is_stored_as_what_it_is_and_cannot_be_changed() -> None:
+    decision = decide(AGREEMENTS, question(), HEALTH)
+    copied = pickle.loads(pickle.dumps(decision))
+    assert copied == decision
+    assert [type(facets) for facets in copied.given.values()] == [Grant] * len(decision.given)
+    for given in (copied.given, copied.given["p1"]):
+        with pytest.raises(TypeError, match="cannot be changed"):
+            given["p1"] = {}
+
+
+def test_a_party_that_is_not_registered_is_seen_as_it_is_each_time() -> None:
+    for kind in ("NGOV", "HNZ", "POL"):
+        ((situation, _),) = seen_each(AGREEMENTS, question(), (replace(PROVIDER, id="nobody", kind=kind),))
+        assert situation.kind == kind
+
+
+def test_the_hubs_own_words_are_about_no_person_whatever_was_asked_before() -> None:
+    """Two questions that hold the same and differ in whether anybody is named."""
+    words = question(
+        source=HUB, audience="addressee", roles={}, pseudonyms={}, holdings={"": frozenset({Facet(FRAME)})}
+    )
+    naming = replace(words, roles={"p2": "victim"})
+    for asked, outcome in ((words, Outcome.PERMIT), (naming, Outcome.REFUSE), (words, Outcome.PERMIT)):
+        assert decide(AGREEMENTS, asked, HEALTH).outcome is outcome
+
+
+def test_memory_begins_anew_when_it_holds_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    day = AGREEMENTS.in_force(question().at)
+    assert day is not None
+    day.forget()
+    before, memory = decide(AGREEMENTS, question(), HEALTH), day.memory()
+    assert decide(AGREEMENTS, question(), HEALTH).found is before.found
+    assert memory.found == 1
+    assert day.memory() is memory
+    monkeypatch.setattr(agreement, "_REMEMBERED", 2)
+    assert day.memory() is not memory
+    after = decide(AGREEMENTS, question(), HEALTH)
+    assert after == before
+    assert after.found is not before.found
+
+
+def test_memory_is_full_of_findings_or_of_operands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "_REMEMBERED", 2)
+    findings, operands = Memory(), Memory()
+    findings.found = 1
+    operands.number("one")
+    assert not findings.is_full()
+    assert not operands.is_full()
+    findings.found = 2
+    assert findings.is_full()
+    assert operands.number("two") != operands.number("one") == operands.number("one")
+    assert operands.is_full()
