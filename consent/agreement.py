@@ -97,7 +97,10 @@ class Memory:
 
 
 class InForce:
-    """The clauses in force on one day, compiled as they are asked for."""
+    """The clauses in force on one day, compiled as they are asked for. *alike* is equal for days on which the
+    same clauses are in force and the same dates of parties' statuses have not passed: nothing else of a day
+    is ever asked about, so what was found on one of them was found on all.
+    """
 
     def __init__(self, day: date, agreements: Iterable[Agreement], parties: Mapping[str, Party]) -> None:
         self.day = day
@@ -106,6 +109,12 @@ class InForce:
         self._by_recipient: dict[str, list[tuple[str, Clause]]] = {}
         self._behind_glass: dict[str, list[tuple[str, BreakGlass]]] = {}
         self._cells: dict[tuple[str, str, str, frozenset[str]], Cells] = {}
+        valid = frozenset(
+            (party.id, name)
+            for party in parties.values()
+            for name, until in party.status.items()
+            if _is_not_past(until, day)
+        )
         for agreement in agreements:
             if not agreement.in_force(day):
                 continue
@@ -121,8 +130,12 @@ class InForce:
                         (agreement.name_of(clause), glass)
                     )
 
+        names = {name for held in self._by_recipient.values() for name, _ in held}
+        names |= {name for held in self._behind_glass.values() for name, _ in held}
+        self.alike = (frozenset(names), valid)
+
     def memory(self) -> "Memory":
-        """The policy's memory for this day, a new one when it is full."""
+        """The policy's memory for such days, a new one when it is full."""
         if self._memory.is_full():
             self._memory = Memory()  # whoever still has the old one goes on with it: its numbers are its own
         return self._memory
@@ -176,7 +189,15 @@ class InForce:
         }
 
 
+def _is_not_past(until: str, day: date) -> bool:
+    try:
+        return date.fromisoformat(until) >= day
+    except ValueError:  # no date: the same on every day
+        return False
+
+
 _DAYS_KEPT = 64  # a replay walks through days in order; more than this is not one day's work
+_KINDS_KEPT = 3  # of days that are alike: each has a memory of its own
 
 
 class Agreements:
@@ -191,6 +212,7 @@ class Agreements:
         self.version_hash = version_hash
         self._agreements = tuple(agreements)
         self._days: dict[date, InForce] = {}
+        self._alike: dict[Any, InForce] = {}
         self._hours: dict[int, InForce] = {}
         self._candidates: dict[tuple[frozenset[str], str], tuple[Party, ...]] = {}
 
@@ -233,11 +255,13 @@ class Agreements:
         """What is in force on *day* in New Zealand."""
         found = self._days.get(day)
         if found is None:
-            found = InForce(day, self._agreements, self.parties)
-            if len(self._days) >= _DAYS_KEPT:
+            fresh = InForce(day, self._agreements, self.parties)
+            found = self._alike.get(fresh.alike, fresh)
+            if len(self._days) >= _DAYS_KEPT or (found is fresh and len(self._alike) >= _KINDS_KEPT):
+                self._alike.clear()
                 self._days.clear()
                 self._hours.clear()
-            self._days[day] = found
+            self._alike[found.alike] = self._days[day] = found
         return found
 
     @classmethod

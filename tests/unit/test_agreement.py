@@ -1,7 +1,7 @@
 """Agreements load only when every word in them is understood, and are in force only when they say so."""
 
 import contextlib
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consent import agreement as module
 from consent.agreement import Agreements
 from consent.clause import BASES, OBLIGATIONS, PURPOSES
 from consent.conditions import CONDITIONS
@@ -522,3 +523,40 @@ def test_check_and_matrix_take_today_when_no_day_is_given() -> None:
     agreements = Agreements.load(FOLDER)
     assert all(row.view == row.outcome for row in matrix_rows(agreements))
     assert not [f for f in check(FOLDER) if f.level == "error"]
+
+
+def test_days_on_which_nothing_begins_or_ends_are_one() -> None:
+    """What was found on one of them was found on all."""
+    agreements = Agreements.load(FOLDER)
+    assert agreements.on(date(2026, 11, 22)) is agreements.on(date(2026, 11, 23))
+
+
+@pytest.mark.parametrize(
+    ("change", "last"),
+    [
+        ("  review_by", date(2026, 11, 22)),  # the agreement ends
+        ("status", date(2026, 11, 22)),  # a party's certificate ends
+    ],
+)
+def test_the_day_after_something_ended_is_another(tmp_path: Path, change: str, last: date) -> None:
+    agreement, parties = AGREEMENT, PARTIES
+    if change == "status":
+        parties = parties.replace("cwpa: none", f"cwpa: none, trained_until: {last}", 1)
+    else:
+        agreement = agreement.replace(change, f"  effective_to: {last}\n{change}", 1)
+    agreements = Agreements.load(folder(tmp_path, agreement, parties))
+    before, on_it, after = (agreements.on(last + timedelta(days=n)) for n in (-1, 0, 1))
+    assert before is on_it
+    assert after is not on_it
+    assert after.memory() is not on_it.memory()
+
+
+def test_memories_of_days_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_KINDS_KEPT", 2)
+    parties = PARTIES.replace("cwpa: none", "cwpa: none, trained_until: 2026-11-05", 1)
+    agreement = AGREEMENT.replace("  review_by", "  effective_to: 2026-11-10\n  review_by", 1)
+    agreements = Agreements.load(folder(tmp_path, agreement, parties))
+    days = [agreements.on(date(2026, 11, n)) for n in range(1, 21)]
+    assert len({id(day) for day in days}) == 3
+    assert len(agreements._alike) <= 2
+    assert len({id(day) for day in agreements._days.values()}) <= 2
