@@ -21,8 +21,8 @@ Assigned = tuple[tuple[int, str, str], ...]  # (bit of the case, pseudonym, serv
 
 
 class Fact(NamedTuple):
-    """One subject, whoever the recipient is. *number* stands for all but *ref*, *pseudonym* and *where* (its
-    cases), which only say which subject it is.
+    """One subject, whoever the recipient is. *number* stands for what decides: not for who it is (*ref*,
+    *pseudonym*), nor for *where* (its cases) and *school_known*, which only say what the recipient is to it.
     """
 
     ref: str
@@ -214,9 +214,9 @@ class Operands:
                     represented = represented or (
                         by is not None and (by in self.perpetrators or by not in case.people)
                     )
-        decides = (role, held, school, home, pseudonym in self.perpetrators, represented)
-        number = self.memory.number(decides)
-        return Fact(ref, role, pseudonym, held, where, *decides[2:], number)
+        was = pseudonym in self.perpetrators
+        number = self.memory.number((role, held, home, was, represented))
+        return Fact(ref, role, pseudonym, held, where, school, home, was, represented, number)
 
 
 def _reveals_home(question: Question, pseudonym: str) -> bool:

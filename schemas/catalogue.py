@@ -79,7 +79,6 @@ class Branch:
             found = self._held[role] = {
                 name: child if isinstance(child, Branch) else _bit(child.facets[role])
                 for name, child in self.children.items()
-                if isinstance(child, Branch) or role in child.facets
             }
         return found
 

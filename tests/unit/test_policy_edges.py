@@ -3,9 +3,10 @@ the hub's own words, and what is left when nothing is given.
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 import pytest
@@ -493,6 +494,52 @@ def test_the_hubs_own_words_are_about_no_person_whatever_was_asked_before() -> N
     naming = replace(words, roles={"p2": "victim"})
     for asked, outcome in ((words, Outcome.PERMIT), (naming, Outcome.REFUSE), (words, Outcome.PERMIT)):
         assert decide(AGREEMENTS, asked, HEALTH).outcome is outcome
+
+
+def neighbours(party: str) -> Iterator[Question]:
+    """Questions that differ from one another in one thing or two: what *party* has to do with whom, who
+    somebody is, what is known of that person and of the case, and how it is asked.
+    """
+    held = {"": frozenset({SUM, NARR}), "p1": frozenset({CORE, NUMBER, RISK, ADDRESS, Facet("CHILD-HH")})}
+    services = ((), ("s1", "task"), ("s1", "asked"), ("s5", "task"), ("s5", "asked"), ("*", "table"))
+    lives = (
+        PersonInCase([]),
+        PersonInCase([], {"b"}),
+        PersonInCase([], school="school"),
+        PersonInCase([], school="school", representative="s7"),
+        PersonInCase(["perpetrator"]),
+    )
+    for role, life, (who, *service) in product(
+        ("perpetrator", "child", "victim", "associate"), lives, ((s or ("",)) for s in services)
+    ):
+        people = {"s1": replace(life, roles=[*life.roles, role]), "s5": PersonInCase(["associate"], {"b"})}
+        assigned = {(party, who, one) for one in service}
+        case = Case("one", "christchurch", True, "high", people, assigned)
+        asked = question(
+            source="police" if party != "police" else "health",
+            roles={"p1": role},
+            pseudonyms={"p1": "s1"},
+            holdings=held,
+            cases=(case,),
+        )
+        yield asked
+        yield replace(asked, tags=frozenset({"S66"}))
+        yield replace(asked, leave=Leave(mandatory=True))
+        yield replace(asked, cases=(replace(case, risk="low"),))
+        yield replace(asked, cases=(replace(case, open=False),))
+        yield replace(asked, cases=(replace(case, conflicts={party}),))
+
+
+@pytest.mark.parametrize("party", ["corrections", "education", "ngo.aviva#ivs"])
+def test_what_is_remembered_of_one_question_is_said_of_no_other(party: str) -> None:
+    asked, recipient = list(neighbours(party)), AGREEMENTS.parties[party]
+    day = AGREEMENTS.in_force(asked[0].at)
+    assert day is not None
+    day.forget()
+    together = [decide(AGREEMENTS, one, recipient) for one in asked]
+    for one, decision in zip(asked, together, strict=True):
+        day.forget()
+        assert decide(AGREEMENTS, one, recipient) == decision
 
 
 def test_memory_begins_anew_when_it_holds_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
