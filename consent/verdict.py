@@ -155,13 +155,8 @@ def join(verdicts: Collection[Joinable], *, has_matter: bool) -> tuple[Outcome, 
     """What a message comes to whose subjects come to *verdicts*, and whether what they give is given;
     *has_matter*: it holds something that it is about. Equal verdicts count once, in any order.
     """
-    gives = tells = False
-    for one in verdicts:
-        if one.given is not None:
-            gives, tells = True, tells or one.of_matter
-    # Nothing of the matter is given: then nothing is (safety rule V9), since the type of a message with a
-    # name in it would tell the matter all the same.
-    alone = gives and has_matter and not tells
+    gives = any(one.given is not None for one in verdicts)
+    alone = gives and has_matter and _names_alone(verdicts)
     gives = gives and not alone
     withheld: dict[str, int] = {}
     given: dict[str, int] = {}
@@ -201,3 +196,10 @@ def join(verdicts: Collection[Joinable], *, has_matter: bool) -> tuple[Outcome, 
         obligations,
     )
     return outcome, found, gives
+
+
+def _names_alone(verdicts: Collection[Joinable]) -> bool:
+    """Whether nothing of the matter is given: then nothing is (safety rule V9), since the type of a message
+    with a name in it would tell the matter all the same.
+    """
+    return not any(one.of_matter for one in verdicts)

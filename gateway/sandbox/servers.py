@@ -236,7 +236,7 @@ def _private_file(path: Path, text: str) -> None:
 
 def _program(path: Path, package: str) -> Path:
     if not path.exists():
-        _install(package)
+        install(package)
         if not path.exists():  # another system's package puts it elsewhere
             raise BadSettings(_HOW.format(package))
     return path
@@ -248,7 +248,7 @@ def _postgresql_program(name: str) -> str:
         if found:
             return str(found[-1])
         if attempt == 0:
-            _install("postgresql")
+            install("postgresql")
     raise BadSettings(_HOW.format("postgresql"))
 
 
@@ -258,7 +258,10 @@ _HOW = (
 )
 
 
-def _install(package: str) -> None:
+def install(package: str) -> None:
+    """Installs Debian's *package*, of which nothing starts by itself. Raises `BadSettings`, saying how, when
+    that may not be done or cannot be.
+    """
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise BadSettings(_HOW.format(package))
     policy_is_ours = not _POLICY.exists()

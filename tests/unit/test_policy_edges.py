@@ -542,6 +542,20 @@ def test_what_is_remembered_of_one_question_is_said_of_no_other(party: str) -> N
         assert decide(AGREEMENTS, one, recipient) == decision
 
 
+def test_of_two_children_alike_a_school_learns_of_its_own_pupil() -> None:
+    people = {"s3": PersonInCase(["child"], school="school"), "s4": PersonInCase(["child"])}
+    asked_about = {("education", who, "asked") for who in people}
+    asked = question(
+        roles={"p3": "child", "p4": "child"},
+        pseudonyms={"p3": "s3", "p4": "s4"},
+        holdings={"": frozenset({SUM}), "p3": frozenset({CORE}), "p4": frozenset({CORE})},
+        cases=(Case("one", "christchurch", True, "high", people, asked_about),),
+    )
+    given = reach(decide(AGREEMENTS, asked, AGREEMENTS.parties["education"]))
+    assert ("p3", CORE) in given
+    assert ("p4", CORE) not in given
+
+
 def test_memory_begins_anew_when_it_holds_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     day = AGREEMENTS.in_force(question().at)
     assert day is not None
