@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consent import policy
+from consent import policy, verdict
 from consent.agreement import Agreements
 from consent.analysis import Difference, differences, unused, who_can_learn
 from consent.guards import GUARDS
@@ -255,8 +255,7 @@ def test_prove_gives_a_counter_example_when_a_guard_is_taken_out(
 
 
 def test_prove_gives_a_counter_example_when_names_are_sent_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    join = policy.join
-    monkeypatch.setattr(policy, "join", lambda verdicts, *, has_matter: join(verdicts, has_matter=False))
+    monkeypatch.setattr(verdict, "_names_alone", lambda *_: False)
 
     (proof,) = prove(SOME, ["V9"])
 
