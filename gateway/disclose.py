@@ -52,11 +52,14 @@ class Disclosing:
         self._now, self._at = now, rfc3339(now)
         self.asked: list[inputs.Row] = []
         self.counted = DecisionCount()
+        self._found: list[tuple[Message, Placed, Mapping[str, str], list[tuple[Decision, bytes]]]] = []
 
-    def disclose(
+    def decide(
         self, message: Message, kind: MessageType, placed: Placed, pseudonyms: Mapping[str, str]
-    ) -> Iterator[tuple[Written, Outgoing | None]]:
-        """One decision per recipient: its ledger entry and, where something is given, what leaves."""
+    ) -> int:
+        """Decides on *message*, as it was *placed*, for each recipient; returns how many there are. Now: the
+        next message of the batch may change the cases.
+        """
         _, held = holdings(kind.shape, placed.data)
         question = Question(
             type=message.type,
@@ -71,26 +74,39 @@ class Disclosing:
             elsewhere=placed.elsewhere,
             tags=tags_of(placed.data),
         )
-        # Now: the next message of the batch may change the cases.
         to = message.data["to"] if kind.audience == "addressee" else ""
         numbered = inputs.unnumbered(question, self._own)
         self.asked.append(inputs.encode(inputs.Asked(message.id, to, question, numbered)))
-        keys = {pseudonym: self._keys[pseudonym] for pseudonym in pseudonyms.values()}
-        recorder = Recorder(self._salt, message, placed, pseudonyms, keys, self._agreements, self._at)
-        contents = _Contents(kind, placed, pseudonyms, self._own)
-        releasing = Releasing(message, placed, keys, message.id)
         recipients = recipients_of(self._agreements, message, kind, placed)
         leaves = self._pending.leaves(message, placed)
-        for recipient, decided in decide_all(self._agreements, question, recipients, numbered, leaves):
-            decision, release, outgoing = decided, None, None
-            if decided.outcome in _RELEASED:
-                if content := contents.for_recipient(recipient, decided):
-                    release, outgoing = releasing.release(recipient.id, content)
-                else:
-                    decision = nothing_left(decided)
-            self.counted.add(recipient.id, decision)
-            self._pending.add(message, placed, pseudonyms, decision, leaves.get(recipient.id, NO_LEAVE))
-            yield recorder.entry(decision, release), outgoing
+        decided = list(decide_all(self._agreements, question, recipients, numbered, leaves))
+        contents = _Contents(kind, placed, pseudonyms, self._own)
+        found: list[tuple[Decision, bytes]] = []
+        for recipient, decision in decided:
+            content = b""
+            if decision.outcome in _RELEASED:
+                content = contents.for_recipient(recipient, decision)
+            is_empty = decision.outcome in _RELEASED and not content
+            found.append((nothing_left(decision) if is_empty else decision, content))
+        for decision, _ in found:
+            self._pending.add(message, placed, pseudonyms, decision, leaves.get(decision.recipient, NO_LEAVE))
+            self.counted.add(decision.recipient, decision)
+        self._found.append((message, placed, pseudonyms, found))
+        return len(found)
+
+    def written(self) -> Iterator[tuple[Written, Outgoing | None]]:
+        """What follows from everything decided: for each decision its ledger entry and, where something is
+        given, what leaves.
+        """
+        for message, placed, pseudonyms, found in self._found:
+            keys = {pseudonym: self._keys[pseudonym] for pseudonym in pseudonyms.values()}
+            recorder = Recorder(self._salt, message, placed, pseudonyms, keys, self._agreements, self._at)
+            releasing = Releasing(message, placed, keys, message.id)
+            for decision, content in found:
+                release, outgoing = None, None
+                if content:
+                    release, outgoing = releasing.release(decision.recipient, content)
+                yield recorder.entry(decision, release), outgoing
 
 
 def recipients_of(

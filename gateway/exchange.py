@@ -250,7 +250,7 @@ class Exchange:
             deciding = Disclosing(self._agreements(), own, keys, pending, self._keys.salt, self._clock())
             entries: list[Written] = []
             releases: list[tuple[int, Outgoing]] = []  # offset of the entry in the batch, message
-            learnt = Learnt()
+            learnt, decided = Learnt(), 0
             taken: dict[tuple[str, str], bytes] = {}
             for (delivery, message, said), pseudonyms in zip(fresh, refs, strict=True):
                 kind = self._catalogue[message.type]
@@ -260,11 +260,12 @@ class Exchange:
                     buried.append((delivery, error))
                     continue
                 taken[message.source, message.id] = said
-                learnt.add(message, placed, len(entries))
-                for entry, outgoing in deciding.disclose(message, kind, placed, pseudonyms):
-                    if outgoing is not None:
-                        releases.append((len(entries), outgoing))
-                    entries.append(entry)
+                learnt.add(message, placed, decided)
+                decided += deciding.decide(message, kind, placed, pseudonyms)
+            for entry, outgoing in deciding.written():
+                if outgoing is not None:
+                    releases.append((len(entries), outgoing))
+                entries.append(entry)
             for notice, outgoing in used_notices(self._voice, pending.used_by_override(), self._clock()):
                 if outgoing is not None:
                     releases.append((len(entries), outgoing))
