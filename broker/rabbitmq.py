@@ -33,13 +33,13 @@ from pika.spec import Basic, BasicProperties
 
 from broker import letters, retry, topology
 from broker.broker import DeadLetter, Delivery, Outgoing
+from broker.wire import Connection
 from schemas.clock import Clock, rfc3339, utc_now
 from schemas.errors import Unconfirmed
 
 log = logging.getLogger("isr_hub.rabbitmq")
 
 _WINDOW = 2000  # unconfirmed messages on the wire; beyond that nothing is gained and a reconnect repeats more
-_READ_BYTES = 32_768  # more would cost more in copying pika's buffer, once a frame, than it saves
 _POLL_SECONDS = 0.2  # how late a requeued message that became due is noticed
 _CLOSE_SECONDS = 10.0
 _ANSWER_SECONDS = 5.0  # a server that does not answer a question about a queue within this has no answer
@@ -375,30 +375,6 @@ class RabbitBroker:
         return int(self._clock().timestamp() * 1000)
 
 
-class _Connection(pika.SelectConnection):
-    """Writes what one turn of the loop has to say at once, and reads as much: pika alone makes three system
-    calls to send a message and one for every 4 KB that come, each with a wait for Python's lock."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        self._gathered: list[bytes] = []
-        super().__init__(*arguments, **keywords)
-
-    def _proto_connection_made(self, transport: Any) -> None:  # the hooks of pika's own adapters
-        transport._MAX_RECV_BYTES = _READ_BYTES
-        super()._proto_connection_made(transport)  # type: ignore[misc]  # the stubs leave them out
-
-    def _adapter_emit_data(self, data: bytes) -> None:
-        if not self._gathered:
-            self.ioloop.add_callback_threadsafe(self._flush)
-        self._gathered.append(data)
-
-    def _flush(self) -> None:
-        data = b"".join(self._gathered)
-        self._gathered.clear()
-        if not self.is_closed:
-            super()._adapter_emit_data(data)  # type: ignore[misc]
-
-
 class _Session:
     """Two connections on one loop, from opening until one of them is lost. Only the I/O thread calls it,
     except for *loop*."""
@@ -413,8 +389,8 @@ class _Session:
         self._unconfirmed: dict[int, _Batch] = {}
         self._pending: deque[_Batch] = deque()
         opened = functools.partial(pika.SelectConnection.channel, on_open_callback=self._channel_opened)
-        self._publishing = _Connection(parameters, opened, self._lost, self._lost, custom_ioloop=self.loop)
-        self._consuming = _Connection(
+        self._publishing = Connection(parameters, opened, self._lost, self._lost, custom_ioloop=self.loop)
+        self._consuming = Connection(
             parameters, self._consumer_opened, self._lost, self._lost, custom_ioloop=self.loop
         )
         self._alive: set[Any] = {self._publishing, self._consuming}
