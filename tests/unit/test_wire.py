@@ -12,4 +12,4 @@ def test_pika_still_has_the_hooks() -> None:
     assert callable(BaseConnection._proto_connection_made)
     assert callable(BaseConnection._adapter_emit_data)
     assert issubclass(wire.Connection, Connection)
-    assert 0 < io_services_utils._AsyncBaseTransport._MAX_RECV_BYTES < wire._READ_BYTES
+    assert 0 < io_services_utils._AsyncTransportBase._MAX_RECV_BYTES < wire._READ_BYTES
