@@ -1,7 +1,7 @@
 """A year of family violence investigations through the hub: every episode taken in, decided for every party,
 logged, published and delivered.
 
-The hub's clock goes with the episodes, so that every day begins with nothing remembered, as it does outside.
+The hub's clock goes with the episodes, so that what holds for one day only is asked anew, as it is outside.
 On the real engine the door, the exchange and the adapters are processes of their own. It ends by itself: when
 everything has arrived, or when nothing has moved for a while; servers and data go with it.
 """
