@@ -93,11 +93,14 @@ class Proxy:
                 client.close()
                 continue
             server.settimeout(None)
+            with contextlib.suppress(OSError):  # the client is gone already
+                for each in (client, server):
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.passed += 1
             with self._lock:
                 self._open |= {client, server}
+            # From here on `cut` may close both at any moment, which ends what passes between them.
             for source, sink in ((client, server), (server, client)):
-                source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
