@@ -36,8 +36,12 @@ sys.exit(command.main(sys.argv[1:]))
 
 
 @contextlib.contextmanager
-def running(settings: Settings, *arguments: str, **more: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`isr-hub run` on *settings*, killed at the end if it still runs. *more* is put into its environment."""
+def running(
+    settings: Settings, *arguments: str, before: str = "", **more: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """`isr-hub run` on *settings*, killed at the end if it still runs. *before* is Python that it runs first,
+    *more* is put into its environment.
+    """
     environment = {
         "PATH": "/usr/bin:/bin",
         "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -48,7 +52,7 @@ def running(settings: Settings, *arguments: str, **more: str) -> Iterator["subpr
         **more,
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "run", *arguments],
+        [sys.executable, "-c", before + PROGRAM, "run", *arguments],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,5 +1,6 @@
 """On PostgreSQL the releases of a full batch leave while the next one is being decided."""
 
+import random
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +12,10 @@ from gateway import exchange
 from gateway.hub import Hub
 from gateway.sandbox.day import five_f
 from gateway.sandbox.population import stream
+from gateway.settings import Settings
 from schemas.errors import Unconfirmed
-from tests.processes import entries
+from tests.integration.test_workers import EPISODES, assert_everything_once, taken_in
+from tests.processes import accepted_at_last, entries, moved_until_idle, running, until
 
 COUNT, BATCH = 30, 10
 PATIENCE_SECONDS = 60
@@ -115,3 +118,51 @@ def test_closing_waits_for_what_is_on_its_way(full: Hub, monkeypatch: pytest.Mon
     assert full.exchange.carry(BATCH, 5.0) == BATCH
     full.exchange.close()
     assert ended
+
+
+# Five are a full batch, and what leaves takes its time: a kill nearly always comes while a batch is leaving
+# and the next one is being decided. What was only waiting in a killed process counts as delivered to it, so
+# the limits on attempts are out of the way here.
+SLOW = """
+import time
+from broker import retry, sealed
+from gateway import exchange
+retry.DELIVERY_LIMIT = exchange.DELIVERY_LIMIT = 1000
+exchange.BATCH = 5
+exchange.Exchange.carry.__defaults__ = (5, 0.0)
+publish = sealed.SealedBroker.publish
+def slow(self, messages):
+    publish(self, messages[: len(messages) // 2])
+    time.sleep(0.1)
+    publish(self, messages[len(messages) // 2 :])
+    time.sleep(0.1)
+sealed.SealedBroker.publish = slow
+"""
+
+
+def test_exchange_killed_again_and_again_while_releases_leave_loses_nothing(
+    settings: Settings, hub: Hub
+) -> None:
+    """Killed between commit, signature, each half of the confirms, watermark and acknowledgement of one
+    batch, with the next one anywhere.
+    """
+    rng = random.Random(17)
+    natives = [five_f(i.family, i.episode) for i in stream(17, EPISODES, days=300)]
+    sent = [native for native in natives for _ in range(rng.randint(1, 2))]
+    accepted: set[str] = set()
+    for start in range(0, len(sent), 10):
+        accepted.update(accepted_at_last(hub, "police", sent[start : start + 10]))
+    kills = 0
+    while taken_in(hub) < len(accepted) and kills < 8:  # ten would set aside what waits in the meantime
+        before = taken_in(hub)
+        with running(settings, "exchange", before=SLOW) as exchange_process:
+            until(lambda before=before: taken_in(hub) > before, exchange_process)
+            threading.Event().wait(rng.uniform(0.0, 0.6))
+            exchange_process.kill()
+        kills += 1
+    assert kills >= 3
+    moved_until_idle(settings, "exchange")
+    moved_until_idle(settings, "adapters")
+    moved_until_idle(settings, "exchange")  # a recall that a delivery brought
+    moved_until_idle(settings, "adapters")
+    assert_everything_once(hub, accepted)
