@@ -42,6 +42,7 @@ log = logging.getLogger("isr_hub.rabbitmq")
 _WINDOW = 2000  # unconfirmed messages on the wire; beyond that nothing is gained and a reconnect repeats more
 _POLL_SECONDS = 0.2  # how late a requeued message that became due is noticed
 _CLOSE_SECONDS = 10.0
+_CUT_SECONDS = 1.0  # after the half of them, for the sockets of a server that answers no goodbye
 _ANSWER_SECONDS = 5.0  # a server that does not answer a question about a queue within this has no answer
 
 
@@ -287,7 +288,8 @@ class RabbitBroker:
             self._session = _Session(self, self._parameters)
             self._session.run()
         except (pika.exceptions.AMQPError, OSError) as error:
-            log.warning("RabbitMQ cannot be used: %s", type(error).__name__)
+            if not self._closing.is_set():  # else it was us who broke the opening off
+                log.warning("RabbitMQ cannot be used: %s", type(error).__name__)
             raise
         # a fault of ours in a callback: without this thread every caller would hang
         except Exception as error:
@@ -578,9 +580,14 @@ class _Session:
     def _end(self) -> None:
         if not self._is_ending:
             self._is_ending = True
-            self.loop.call_later(_CLOSE_SECONDS / 2, self.loop.stop)  # a dead peer does not answer a close
+            self.loop.call_later(_CLOSE_SECONDS / 2, self._cut)  # a dead peer does not answer a close
             for connection in list(self._alive):
                 if not (connection.is_closing or connection.is_closed):
                     connection.close()
         if not self._alive:
             self.loop.stop()
+
+    def _cut(self) -> None:
+        for connection in self._alive:
+            connection.cut()
+        self.loop.call_later(_CUT_SECONDS, self.loop.stop)

@@ -24,6 +24,12 @@ class Connection(pika.SelectConnection):
             self.ioloop.add_callback_threadsafe(self._flush)
         self._gathered.append(data)
 
+    def cut(self) -> None:
+        """Ends the connection without a goodbye, for a peer that answers none; the loop's next turn reports it
+        as closed."""
+        if self._transport is not None:  # type: ignore[attr-defined]  # the stubs leave it out
+            self._transport.abort()  # type: ignore[attr-defined]
+
     def _flush(self) -> None:
         data = b"".join(self._gathered)
         self._gathered.clear()

@@ -29,6 +29,12 @@ class Proxy:
         self._thread = threading.Thread(target=self._accept, name="proxy", daemon=True)
         self._thread.start()
 
+    @property
+    def connections(self) -> int:
+        """How many are there now."""
+        with self._lock:
+            return len(self._open) // 2
+
     def cut(self) -> int:
         """Ends every connection at once; returns how many there were."""
         with self._lock:

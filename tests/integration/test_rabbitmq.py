@@ -7,17 +7,18 @@ import ssl
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import pika
 import pika.exceptions
 import pytest
 
-from broker import topology
+from broker import rabbitmq, topology
 from broker.broker import SUBMISSIONS, Delivery, Outgoing, deliveries_to
 from broker.rabbitmq import RabbitBroker
 from schemas.errors import Unconfirmed
 from tests import servers
+from tests.faults.proxy import Proxy
 
 PARTY, OTHER = "police#district", "ngo.aviva#ivs"
 POLICE = deliveries_to(PARTY)
@@ -108,6 +109,25 @@ def test_publish_raises_unconfirmed_when_no_server_answers() -> None:
     broker.close()
 
     assert time.monotonic() - started < PATIENCE_SECONDS
+
+
+def test_close_leaves_no_connection_to_a_server_that_answers_no_goodbye(
+    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbitmq, "_CLOSE_SECONDS", 1.0)
+    place = urlsplit(rabbitmq_url)
+    with contextlib.closing(Proxy(place.port or 5672)) as proxy:
+        through = place._replace(netloc=place.netloc.replace(f":{place.port}", f":{proxy.port}"))
+        broker = RabbitBroker(through.geturl(), [PARTY])
+        broker.publish([Outgoing(POLICE, b"x", {})])
+        assert proxy.connections == 2
+
+        with proxy.mute():
+            broker.close()
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while proxy.connections:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
 
 
 def test_publish_raises_unconfirmed_when_one_queue_of_the_batch_does_not_exist(broker: RabbitBroker) -> None:
