@@ -25,8 +25,8 @@ class Connection(pika.SelectConnection):
         self._gathered.append(data)
 
     def cut(self) -> None:
-        """Ends the connection without a goodbye, for a peer that answers none; the loop's next turn reports it
-        as closed."""
+        """Ends the connection without a goodbye, for a peer that answers none; it is reported as closed in
+        the loop's next turn."""
         if self._transport is not None:  # type: ignore[attr-defined]  # the stubs leave it out
             self._transport.abort()  # type: ignore[attr-defined]
 
