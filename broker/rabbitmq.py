@@ -145,7 +145,7 @@ class RabbitBroker:
         parties: Iterable[str] = (),
         *,
         clock: Clock = utc_now,
-        prefetch: int = 1000,
+        prefetch: int = 600,
         publish_seconds: float = 30.0,
         tls: ssl.SSLContext | None = None,
     ) -> None:

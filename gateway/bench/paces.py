@@ -21,7 +21,11 @@ from schemas.errors import HubError
 from schemas.message import identity
 
 # Submissions in a batch, and how many are carried for one repetition.
-_BATCHES = {1: 20, 10: 60, 50: 150, 200: 400, 1000: 1000}
+_BATCHES = {1: 20, 10: 60, 50: 150, 200: 400, 500: 1000}
+_WORKERS = (1, 2)
+# Submissions for each repetition, in those of other measurements: several times what one process holds, or
+# the first has them all.
+_QUEUED_FOR_WORKERS = 3
 _PATIENCE_SECONDS = 60.0
 _LOOK_SECONDS = 0.5  # asking all queues is work for the server
 
@@ -54,10 +58,10 @@ def measure_workers(run: Run) -> None:
     if run.servers is None:
         run.findings.not_measured("workers", NO_SERVERS)
         return
-    count, n = max(20, run.size.episodes // 3), run.size.repetitions
-    natives = list(run.natives(count * n * 2))
+    count, n = run.size.episodes * _QUEUED_FOR_WORKERS, run.size.repetitions
+    natives = list(run.natives(count * n * len(_WORKERS)))
     with run.own_folder() as folder, run.servers.settings(folder) as settings:
-        for workers in (1, 2):
+        for workers in _WORKERS:
             rates = []
             with open_hub(settings, clock=lambda: NOW, transport=Nowhere()) as hub:
                 for repetition in range(n):
