@@ -64,9 +64,9 @@ try:
     from msgspec import MsgspecError
     from msgspec.json import Decoder
 
-    _stated: Callable[[bytes], Stated] | None = Decoder(Stated).decode
+    _quick_stated: Callable[[bytes], Stated] | None = Decoder(Stated).decode
 except ImportError:
-    _stated, MsgspecError = None, ValueError  # type: ignore[assignment, misc]
+    _quick_stated, MsgspecError = None, ValueError  # type: ignore[assignment, misc]
 
 
 def _json_of(entry: bytes) -> Any:
@@ -103,11 +103,11 @@ def read_entry(entry: bytes) -> tuple[dict[str, object], str, str, str, str]:
 
 def read_stated(entry: bytes) -> Stated:
     """What the rules look at in *entry*. Raises `ProofError`."""
-    if _stated is not None and entry[:1] == b"{" and entry[-1:] == b"}":
+    if _quick_stated is not None and entry[:1] == b"{" and entry[-1:] == b"}":
         try:
             if not entry.isascii():
                 entry.decode()  # it passes over text that it does not need, whatever the bytes are
-            return _stated(entry)
+            return _quick_stated(entry)
         except (ValueError, MsgspecError, RecursionError):
             pass
     body, kind, source, message, party = read_entry(entry)

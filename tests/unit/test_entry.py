@@ -38,10 +38,10 @@ def outcome(data: bytes) -> Stated | str:
 
 def one(data: bytes) -> Stated | str:
     """What comes of *data*: the same with both quick readers, with one, and with Python's own."""
-    assert None not in (entry._stated, vars(entry)["_quick"])
+    assert None not in (entry._quick_stated, vars(entry)["_quick"])
     found = [outcome(data)]
     with pytest.MonkeyPatch.context() as patch:
-        for reader in ("_stated", "_quick"):
+        for reader in ("_quick_stated", "_quick"):
             patch.setattr(entry, reader, None)
             found.append(outcome(data))
     assert found == [found[0]] * 3
