@@ -34,9 +34,9 @@ class Hand:
         """The batch taken last is done."""
         self._failures = 0
 
-    def keep(self, deliveries: list[Delivery], error: BaseException) -> None:
+    def keep(self, deliveries: list[Delivery], error: BaseException) -> bool:
         """Keeps *deliveries*, whose handling raised *error*, for the next `take`; gives them back to the
-        broker, with one attempt more, when they themselves may be at fault.
+        broker, with one attempt more, when they themselves may be at fault. Returns whether it kept them.
 
         A database error is believed to come from outside a few times, and as long as the database answers
         nobody: a batch that it will never take must not be kept for ever.
@@ -47,6 +47,7 @@ class Hand:
         ):
             with self._lock:
                 self._kept += deliveries
-            return
+            return True
         self._failures = 0
         self._broker.requeue(deliveries)
+        return False

@@ -24,6 +24,7 @@ from broker.hand import Hand
 from broker.outbox import Leaving, Outbox, remember, seen
 from broker.retry import DELIVERY_LIMIT, backoff, is_exhausted
 from broker.sealed import Seal
+from broker.suspects import Suspects
 from consent import inputs
 from consent.ledger import Ledger, Written
 from consent.people import Keys, People
@@ -100,6 +101,7 @@ class Exchange:
         self._admission = Admission(engine, catalogue, register.current, adapter_of, clock)
         self.read = self._admission.read
         self._hand = Hand(broker, SUBMISSIONS, lambda: answers(engine))
+        self._suspects = Suspects(engine, keys.queue("suspects"), clock)  # no queue has this name
         self._release = Beside()
         self._overlaps = engine.dialect.name != "sqlite"  # which has one writer at a time
 
@@ -143,7 +145,7 @@ class Exchange:
                 self._carry(deliveries, beside=self._overlaps and len(deliveries) >= BATCH)
             except BaseException as error:
                 # Nothing of this batch is committed, or all of it is and the inbox knows. The caller waits.
-                self._hand.keep(deliveries, error)
+                self._suspects.outlived(blamed=not self._hand.keep(deliveries, error))
                 raise
         self._has_carried = True
         return len(deliveries)
@@ -162,17 +164,18 @@ class Exchange:
             raise failure
 
     def _carry(self, deliveries: list[Delivery], *, beside: bool = False) -> None:
-        attempts = max(d.attempts for d in deliveries)
-        if is_exhausted(attempts) and len(deliveries) > 1:
-            # Somebody's handling ended the process again and again. Alone, each harms only itself.
-            self._one_by_one(deliveries)
-            return
+        tries = 0
+        if is_exhausted(max(d.attempts for d in deliveries)):
+            # Processes ended again and again with these in hand. Alone, each harms only itself.
+            if len(deliveries) > 1:
+                self._one_by_one(deliveries)
+                return
+            self._end_release()  # so that nothing else is under way when it ends this process
+            # ‖ It is counted. A crash from here on, until it is carried, is evidence against it alone.
+            tries = self._suspects.count(deliveries[0].body)
         buried: list[tuple[Delivery, HubError]]
         try:
-            if attempts >= 2 * DELIVERY_LIMIT:
-                buried = [(deliveries[0], Exhausted())]
-            else:
-                buried = self._commit(deliveries)
+            buried = [(deliveries[0], Exhausted())] if tries >= DELIVERY_LIMIT else self._commit(deliveries)
         except (sa.exc.DBAPIError, HubError):
             raise
         except Exception as error:
@@ -201,6 +204,8 @@ class Exchange:
         # inbox drops.
         if buried:
             self._broker.bury([(delivery, error.as_json()) for delivery, error in buried])
+            # ‖ They are set aside. A crash here leaves a count that `Suspects` drops in time.
+            self._suspects.set_aside([d.body for d, _ in buried if is_exhausted(d.attempts)])
             for delivery, why in buried:
                 self._telemetry.dead_letters.labels(delivery.queue, why.code).inc()
         set_aside = {id(delivery) for delivery, _ in buried}
@@ -231,6 +236,7 @@ class Exchange:
         """Decides a batch and commits what follows from it; returns what is to be set aside."""
         at = rfc3339(self._clock())
         buried: list[tuple[Delivery, HubError]] = []
+        is_suspect = len(deliveries) == 1 and is_exhausted(deliveries[0].attempts)
         with self._engine.begin() as connection:
             in_sequence(connection)  # two workers that change one case must not start from the same state
             self._register.refresh(connection)
@@ -271,6 +277,8 @@ class Exchange:
                     releases.append((len(entries), outgoing))
                 entries.append(notice)
             remember(connection, taken, at)
+            if is_suspect:
+                self._suspects.carried(connection, deliveries[0].body)
             batch.save(connection)
             inputs.keep(connection, deciding.asked)
             pending.save(connection)
@@ -280,6 +288,8 @@ class Exchange:
             self._recheck.carried(
                 connection, learnt, numbers.start if numbers else self._ledger.size(connection)
             )
+        if is_suspect:
+            self._suspects.committed(deliveries[0].body)
         pending.committed()
         self.outbox.committed(
             [(n, out, entries[offset].data) for (n, out), (offset, _) in zip(leaving, releases, strict=True)]

@@ -153,7 +153,7 @@ class AlreadyDecided(HubError):
 
 
 class Exhausted(HubError):
-    """Handling this message ended the process too often; it waits for a person."""
+    """Processes ended too often while they carried this message alone; it waits for a person."""
 
     code = "exhausted"
 

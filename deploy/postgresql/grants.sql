@@ -20,6 +20,8 @@ GRANT INSERT, UPDATE ON agreement_version, case_caution, recall TO isr_hub;
 GRANT INSERT, UPDATE ON ledger_head, ledger_tile, ledger_witness, outbox_watermark, case_file TO isr_hub;
 -- Payloads stay until RabbitMQ has confirmed them.
 GRANT INSERT, DELETE ON outbox TO isr_hub;
+-- A count lasts as long as the doubt about a submission.
+GRANT INSERT, UPDATE, DELETE ON suspect TO isr_hub;
 
 -- Holds are put on and released by whoever runs the hub; what they keep, only isr_hub_records could delete.
 GRANT INSERT ON legal_hold TO isr_hub;

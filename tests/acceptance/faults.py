@@ -129,6 +129,7 @@ def point_of(written: dict[str, tuple[str, Any]]) -> str:
         ("INSERT ledger_checkpoint", "checkpoint"),
         ("UPDATE outbox_watermark", "watermark"),
         ("INSERT inbox", "decisions"),
+        ("INSERT suspect", "count"),
         ("INSERT ledger_entry", "outcomes"),
         ("INSERT dead_letter", "bury" if "DELETE queue_message" in written else "quarantine"),
         ("DELETE dead_letter", "take dead letter"),

@@ -19,7 +19,9 @@ import sqlalchemy as sa
 from adapters.adapter import Native
 from adapters.registry import adapter_of
 from broker.broker import SUBMISSIONS, Delivery, Outgoing
+from broker.embedded import queue_message
 from broker.retry import DELIVERY_LIMIT
+from broker.suspects import suspect
 from gateway.exchange import Exchange
 from gateway.hub import Hub, open_hub
 from gateway.settings import Settings
@@ -348,10 +350,12 @@ def test_the_check_finds_it_when_the_order_of_the_journey_is_broken(
 
 
 class _Poisoned(Exchange):
-    """Ends with its process over one message."""
+    """Ends with its process over messages about *poison*."""
+
+    poison: set[str]
 
     def _with(self, message: Message) -> None:
-        if message.data["people"][0]["name"]["family"] == "Exampleb":
+        if message.data["people"][0]["name"]["family"] in self.poison:
             assert isinstance(self._transport, Recipients)
             self._transport.faults.dead = True
             raise Crash
@@ -362,14 +366,129 @@ class _Poisoned(Exchange):
         return super()._commit(deliveries)
 
 
-def test_only_the_message_that_ends_the_process_is_set_aside(folder: Path) -> None:
-    world = World(folder, make=_Poisoned)
+SHARED = DELIVERY_LIMIT - 1  # lives that a killer takes before it is carried alone
+
+
+@pytest.mark.parametrize("poison", ["a", "b", "d", "bd"], ids=lambda p: f"poison at {p}")
+def test_only_what_ends_processes_alone_is_set_aside(folder: Path, poison: str) -> None:
+    """Each killer takes its own lives: those of another one, or of both together, are not counted."""
+
+    world = World(folder, make=type("Ending", (_Poisoned,), {"poison": {f"Example{p}" for p in poison}}))
     with world.hub() as hub:
-        world.submit(hub, [("police", [police(0), police(1), police(2), police(3)])])
-    for _ in range(2 * DELIVERY_LIMIT):
+        world.submit(hub, [("police", [police(n) for n in range(4)])])
+    for _ in range(SHARED + DELIVERY_LIMIT * len(poison)):
         with pytest.raises(Crash), world.hub() as hub:
             finish(hub)
     with world.hub() as hub:
         finish(hub)
         assert settled(hub, world.told, {(SUBMISSIONS, "exhausted")}) == []
+        assert len(Disk.read(folder).letters) == len(poison)
+        assert suspects(hub) == []
+
+
+def suspects(hub: Hub) -> list[int]:
+    """The counts of all suspects."""
+    with hub.engine.connect() as connection:
+        return list(connection.execute(sa.select(suspect.c.tries)).scalars())
+
+
+def suspected(hub: Hub, attempts: int = 10 * DELIVERY_LIMIT) -> None:
+    """Has the broker count *attempts* for everything that waits."""
+    with hub.engine.begin() as connection:
+        connection.execute(
+            sa.update(queue_message).where(queue_message.c.queue == SUBMISSIONS).values(attempts=attempts)
+        )
+
+
+def test_nothing_is_set_aside_for_deaths_that_it_only_waited_through(folder: Path) -> None:
+    world = World(folder)
+    with world.hub() as hub:
+        world.submit(hub, [("police", [police(n) for n in range(8)])])
+        suspected(hub)
+    with world.hub() as hub:
+        finish(hub)
+        assert settled(hub, world.told, set()) == []
+        assert suspects(hub) == []
+
+
+@pytest.mark.parametrize(("kept", "counts"), [(False, []), (True, [1])], ids=["lost", "kept"])
+def test_process_that_ends_at_the_count_leaves_one_try_at_most(
+    folder: Path, kept: bool, counts: list[int]
+) -> None:
+    world = World(folder)
+    with world.hub() as hub:
+        world.submit(hub, [("police", [police(0), police(1)])])
+        suspected(hub)
+    with pytest.raises(Crash), world.hub(Fault("count", kept)) as hub:
+        finish(hub)
+    with world.hub() as hub:
+        assert suspects(hub) == counts
+        finish(hub)
+        assert settled(hub, world.told, set()) == []
+        assert suspects(hub) == []
+
+
+@pytest.mark.parametrize("point", ["count", "decisions", "checkpoint", "publish deliveries", "ack"])
+@KEPT
+def test_failures_that_a_process_outlives_count_against_nobody(folder: Path, point: str, kept: bool) -> None:
+    """As often as the hub is stopped and started again meanwhile."""
+    world = World(folder)
+    with world.hub() as hub:
+        world.submit(hub, [("police", [police(0), police(1)])])
+    for _ in range(2 * DELIVERY_LIMIT):
+        with world.hub(Fault(point, kept, ends=False, times=2)) as hub:
+            suspected(hub)
+            for _ in range(2):
+                with contextlib.suppress(Unconfirmed, sa.exc.OperationalError):
+                    hub.exchange.carry()
+            world.submit(hub, [("police", [police(2), police(3)])])
+    with world.hub() as hub:
+        finish(hub)
+        assert settled(hub, world.told, set()) == []
+        assert suspects(hub) == []
+
+
+class _Refused(Exchange):
+    """Has a database that never takes one message."""
+
+    def _commit(self, deliveries: Sequence[Delivery]) -> Any:
+        if any(b"Exampleb" in delivery.body for delivery in deliveries):
+            raise sa.exc.DataError("INSERT", {}, ValueError())
+        return super()._commit(deliveries)
+
+
+def test_what_the_database_never_takes_holds_up_nobody_for_ever(folder: Path) -> None:
+    world = World(folder, make=_Refused)
+    with world.hub() as hub:
+        world.submit(hub, [("police", [police(n) for n in range(4)])])
+        failures = 0
+        while hub.broker.depth(SUBMISSIONS):
+            try:
+                hub.exchange.carry()
+            except sa.exc.DataError:
+                failures += 1
+            assert failures < 100
+        finish(hub)
+        assert settled(hub, world.told, {(SUBMISSIONS, "exhausted")}) == []
         assert len(Disk.read(folder).letters) == 1
+        assert suspects(hub) == []
+
+
+class _Failing(Exchange):
+    """Fails on one message in a way that nobody foresaw."""
+
+    def _commit(self, deliveries: Sequence[Delivery]) -> Any:
+        if any(b"Exampleb" in delivery.body for delivery in deliveries):
+            raise KeyError
+        return super()._commit(deliveries)
+
+
+def test_suspect_that_is_set_aside_for_another_reason_is_forgotten(folder: Path) -> None:
+    world = World(folder, make=_Failing)
+    with world.hub() as hub:
+        world.submit(hub, [("police", [police(0), police(1)])])
+        suspected(hub)
+    with world.hub() as hub:
+        finish(hub)
+        assert settled(hub, world.told, {(SUBMISSIONS, "hub-error")}) == []
+        assert suspects(hub) == []
