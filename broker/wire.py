@@ -19,6 +19,11 @@ class Connection(pika.SelectConnection):
         transport._MAX_RECV_BYTES = _READ_BYTES
         super()._proto_connection_made(transport)  # type: ignore[misc]  # the stubs leave them out
 
+    def _on_connection_workflow_done(self, outcome: Any) -> None:
+        # Of a connection that was closed while it opened, pika hands on the exception's class, which it then
+        # takes for a connection: its assertion would end the loop, and leave the other one open.
+        super()._on_connection_workflow_done(outcome() if isinstance(outcome, type) else outcome)  # type: ignore[misc]
+
     def _adapter_emit_data(self, data: bytes) -> None:
         if not self._gathered:
             self.ioloop.add_callback_threadsafe(self._flush)

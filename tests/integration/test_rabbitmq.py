@@ -4,6 +4,7 @@ gives up on."""
 import contextlib
 import json
 import ssl
+import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ import pytest
 
 from broker import rabbitmq, topology
 from broker.broker import SUBMISSIONS, Delivery, Outgoing, deliveries_to
-from broker.rabbitmq import RabbitBroker
+from broker.rabbitmq import RabbitBroker, _Session
+from broker.wire import Connection
 from schemas.errors import Unconfirmed
 from tests import servers
 from tests.faults.proxy import Proxy
@@ -111,23 +113,71 @@ def test_publish_raises_unconfirmed_when_no_server_answers() -> None:
     assert time.monotonic() - started < PATIENCE_SECONDS
 
 
+@pytest.fixture
+def proxy(rabbitmq_url: str) -> Iterator[Proxy]:
+    """What lies between a broker and the server."""
+    with contextlib.closing(Proxy(urlsplit(rabbitmq_url).port or 5672)) as proxy:
+        yield proxy
+
+
+def through(proxy: Proxy, url: str) -> str:
+    place = urlsplit(url)
+    return place._replace(netloc=place.netloc.replace(f":{place.port}", f":{proxy.port}")).geturl()
+
+
+def nothing_open(proxy: Proxy) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while proxy.connections:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_close_leaves_no_connection_to_a_server_that_answers_no_goodbye(
-    rabbitmq_url: str, monkeypatch: pytest.MonkeyPatch
+    rabbitmq_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rabbitmq, "_CLOSE_SECONDS", 1.0)
-    place = urlsplit(rabbitmq_url)
-    with contextlib.closing(Proxy(place.port or 5672)) as proxy:
-        through = place._replace(netloc=place.netloc.replace(f":{place.port}", f":{proxy.port}"))
-        broker = RabbitBroker(through.geturl(), [PARTY])
-        broker.publish([Outgoing(POLICE, b"x", {})])
-        assert proxy.connections == 2
+    broker = RabbitBroker(through(proxy, rabbitmq_url), [PARTY])
+    broker.publish([Outgoing(POLICE, b"x", {})])
+    assert proxy.connections == 2
 
-        with proxy.mute():
-            broker.close()
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while proxy.connections:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+    with proxy.mute():
+        broker.close()
+        nothing_open(proxy)
+
+
+@pytest.mark.parametrize("moment", ["_on_connection_start", "_on_connection_tune", "_on_connection_open_ok"])
+def test_close_while_it_opens_leaves_no_connection(
+    rabbitmq_url: str,
+    proxy: Proxy,
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reached, drain = threading.Event(), _Session.drain
+
+    def closing(self: Connection, frame: object) -> None:
+        getattr(super(Connection, self), moment)(frame)
+        if not reached.is_set():
+            reached.set()
+            [session] = sessions
+            session._broker._closing.set()
+            session.drain()
+
+    sessions: list[_Session] = []
+
+    def noted(self: _Session) -> None:
+        sessions[:] = [self]
+        drain(self)
+
+    monkeypatch.setattr(_Session, "drain", noted)  # the loop's first callback
+    monkeypatch.setattr(Connection, moment, closing, raising=False)
+    opening = RabbitBroker(through(proxy, rabbitmq_url), [PARTY])
+
+    assert reached.wait(PATIENCE_SECONDS)
+    opening.close()
+
+    nothing_open(proxy)
+    assert [r.getMessage() for r in caplog.records if r.name.startswith("isr_hub")] == []
 
 
 def test_publish_raises_unconfirmed_when_one_queue_of_the_batch_does_not_exist(broker: RabbitBroker) -> None:
