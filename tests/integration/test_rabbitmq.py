@@ -6,7 +6,6 @@ import json
 import ssl
 import threading
 import time
-import urllib.error
 from collections.abc import Callable, Iterator
 from urllib.parse import quote, urlsplit
 
@@ -44,20 +43,6 @@ def take(broker: RabbitBroker, count: int, queue: str = POLICE) -> list[Delivery
     return taken
 
 
-def cut_connections(server: servers.RabbitServer, url: str) -> None:
-    """Has the server close the broker's two connections of the virtual host; its list of them lags behind."""
-    host = url.rsplit("/", 1)[1]
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    cut: set[str] = set()
-    while len(cut) < 2:
-        assert time.monotonic() < deadline
-        for connection in json.loads(server.call("GET", f"/api/vhosts/{host}/connections")):
-            # listed but gone: the one that declared the topology
-            with contextlib.suppress(urllib.error.HTTPError):
-                server.call("DELETE", f"/api/connections/{quote(connection['name'])}")
-                cut.add(connection["name"])
-
-
 def publish_often(broker: RabbitBroker) -> None:
     """Again and again, because an alarm needs a moment to reach the connection."""
     for _ in range(1000):
@@ -72,7 +57,7 @@ def test_broker_goes_on_when_its_connections_are_cut(
     broker.publish([Outgoing(POLICE, b"%d" % n, {}) for n in range(3)])
     stale = take(broker, 3)
 
-    cut_connections(rabbitmq_server, rabbitmq_url)
+    rabbitmq_server.close_connections(rabbitmq_url)
     again = take(broker, 3)
     broker.ack(stale)
 
@@ -87,7 +72,7 @@ def test_publish_waits_for_the_server_and_succeeds_when_it_comes_back_in_time(
     broker: RabbitBroker, rabbitmq_server: servers.RabbitServer, rabbitmq_url: str
 ) -> None:
     broker.publish([Outgoing(POLICE, b"before", {})])
-    cut_connections(rabbitmq_server, rabbitmq_url)
+    rabbitmq_server.close_connections(rabbitmq_url)
 
     published = False
     while not published:  # a batch that was on the wire when the cut came is honest about it
