@@ -30,6 +30,10 @@ def full(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
     while hub.exchange.carry():  # what ended a process before would be alone in the first batch
         pass
     hub.exchange.accept("police", natives[1:])
+    arrived = vars(hub.broker)["_inner"]._consumers[SUBMISSIONS].ready
+    until(
+        lambda: len(arrived) == COUNT
+    )  # RabbitMQ pushes them in its own time, and a batch takes what is there
     return hub
 
 
