@@ -49,8 +49,9 @@ def place() -> Iterator[Path]:
 def started(place: Path, *arguments: str, **more: str) -> Iterator["subprocess.Popen[bytes]"]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ISR_HUB_")}
     environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(place), servers.MARK: place.name, **more}
+    # A suite in the background of a shell inherits that Ctrl-C is ignored, and would hand it on.
     with subprocess.Popen(
-        [sys.executable, *arguments],
+        ["env", "--default-signal=INT", sys.executable, *arguments],
         env=environment,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
