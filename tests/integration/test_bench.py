@@ -4,8 +4,10 @@ here: how fast the hub is, is for people to read.
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pika
 import psycopg
@@ -25,6 +27,7 @@ from gateway.bench.parts import step_of
 from gateway.bench.run import Size, bench, names
 from gateway.bench.year import year
 from gateway.command import main
+from gateway.exchange import BATCH, Exchange
 from gateway.hub import Hub
 from schemas.database import reading
 from tests import servers
@@ -65,6 +68,25 @@ def test_bench_measures_beside_real_servers_and_leaves_nothing(
     assert {f["topic"] for f in found["figures"]} == {"journey", "ledger", "latency"}
     assert left(addresses) == []
     assert b'"bench-' not in rabbitmq_server.call("GET", "/api/vhosts")
+
+
+def test_latency_is_that_of_one_submission_at_a_time_however_slow_the_hub(
+    addresses: Addresses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be that of a queue. Each has a checkpoint of its own."""
+    carry = Exchange.carry
+
+    def slow(self: Exchange, limit: int = BATCH, wait_seconds: float = 0.0) -> int:
+        threading.Event().wait(0.2)
+        return carry(self, limit, wait_seconds)
+
+    monkeypatch.setattr(Exchange, "carry", slow)
+    size = replace(TINY, submissions=8)
+
+    found = bench(size=size, only=["latency"], addresses=addresses, show_progress=False)
+
+    counted = {f["name"]: f["repetitions"] for f in found["figures"]}
+    assert counted["of it the signed checkpoint, median"] == size.submissions
 
 
 def test_bench_measures_the_embedded_engine_alone() -> None:
